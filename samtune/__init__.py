@@ -1,0 +1,45 @@
+"""samtune: which rho makes Sharpness-Aware Minimization pay off, and by how much.
+
+The map, in the order worth reading:
+
+- `samtune.sam`: the method, an optimizer around any `torch.optim` class.
+- `samtune.training`: the loop, a generator of epochs.
+- `samtune.config`: what a study file may say.
+- `samtune.study`: the folder that holds a study and survives anything.
+- `samtune.tuning`: how Ray Tune and Optuna drive the loop.
+- `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.
+
+Importing samtune is fast: torch and ray are loaded by the name that needs them, on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samtune.registry import register_dataset, register_model
+    from samtune.sam import SAM
+    from samtune.study import open_study
+    from samtune.tuning import run_study
+
+__version__ = "0.1.0"
+__all__ = ["SAM", "open_study", "register_dataset", "register_model", "run_study"]
+
+_HOME = {
+    "SAM": "samtune.sam",
+    "open_study": "samtune.study",
+    "register_dataset": "samtune.registry",
+    "register_model": "samtune.registry",
+    "run_study": "samtune.tuning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'samtune' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

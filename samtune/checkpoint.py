@@ -1,0 +1,54 @@
+"""Training states and weights on disk: never half written, never a pickle that runs code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from samtune.files import write_atomically
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> str:
+    """Writes a training state for `load_state`; returns the file's sha256."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_state(path: Path, sha256: str) -> dict[str, Any] | None:
+    """The state written by `save_state`, or None if the file is absent or not the same bytes."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return None
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Writes weights as safetensors, with `about` as JSON in the header."""
+    # Cloned, since safetensors refuses tied weights that share memory.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    write_atomically(path, to_safetensors(tensors, {"samtune": json.dumps(about)}))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_weights` wrote: the weights, and what was said about them."""
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads((file.metadata() or {}).get("samtune", "{}"))
+    return weights, about

@@ -1,0 +1,124 @@
+"""What a dataset is to the rest of samtune: three splits, of which the test split stays locked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samtune.data.batches import Augmentation, InMemoryBatches
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images held in memory with one target each.
+
+    Attributes:
+        images: uint8, shape (N, H, W, C).
+        targets: int64 class indices, shape (N,).
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(f"images must be uint8 (N, H, W, C), got {tuple(self.images.shape)}")
+        if len(self.images) != len(self.targets):
+            raise ValueError(f"{len(self.images)} images but {len(self.targets)} targets")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor) -> Images:
+        return Images(self.images[index], self.targets[index])
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """A dataset ready for training.
+
+    Attributes:
+        open_test: reads the test split; nothing in a search calls it.
+        mean, std: per channel, of pixel values in [0, 1].
+        augmentation: what is done to training batches.
+    """
+
+    task: str
+    num_classes: int
+    train: Images
+    val: Images
+    open_test: Callable[[], Images] = field(repr=False)
+    mean: Sequence[float]
+    std: Sequence[float]
+    augmentation: Augmentation = Augmentation()
+
+    @property
+    def in_channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.train.images.shape[3]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.train.images.shape[1], self.train.images.shape[2]
+
+    def train_batches(self, batch_size: int, device: torch.device) -> InMemoryBatches:
+        """The training split, shuffled and augmented anew each epoch."""
+        return self._batches(self.train, batch_size, device, self.augmentation)
+
+    def val_batches(self, batch_size: int, device: torch.device) -> InMemoryBatches:
+        """The validation split, in its own order, never augmented."""
+        return self._batches(self.val, batch_size, device, Augmentation())
+
+    def _batches(
+        self, split: Images, batch_size: int, device: torch.device, augmentation: Augmentation
+    ) -> InMemoryBatches:
+        return InMemoryBatches(
+            split.images,
+            split.targets,
+            mean=self.mean,
+            std=self.std,
+            batch_size=batch_size,
+            augmentation=augmentation,
+            device=device,
+        )
+
+
+def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
+    """Disjoint random index sets of the given sizes, every class in its usual share.
+
+    The split depends on `seed` and the labels alone, never on the seed of a training run.
+    """
+    if sum(sizes) > len(labels):
+        raise ValueError(f"splits of {list(sizes)} need more than the {len(labels)} images")
+    random = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels.numpy()):
+        members = np.flatnonzero(labels.numpy() == label)
+        # Evenly spaced places with a random phase: any stretch of the order is stratified.
+        places = (np.arange(len(members)) + random.random()) / len(members)
+        position[random.permutation(members)] = places
+    order = torch.from_numpy(np.argsort(position, kind="stable"))
+    return [part.sort().values for part in torch.split(order[: sum(sizes)], list(sizes))]
+
+
+def with_label_noise(split: Images, share: float, num_classes: int, seed: int) -> Images:
+    """The same images with exactly this share of the labels moved to another class.
+
+    Args:
+        share: 0 to below 1; which images and which wrong class is drawn from `seed` alone.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"label_noise must be at least 0 and below 1, got {share}")
+    random = np.random.default_rng([seed, 1])
+    flipped = torch.from_numpy(
+        random.choice(len(split), size=round(share * len(split)), replace=False)
+    )
+    targets = split.targets.clone()
+    shift = torch.from_numpy(random.integers(1, num_classes, size=len(flipped)))
+    targets[flipped] = (targets[flipped] + shift) % num_classes
+    return Images(split.images, targets)

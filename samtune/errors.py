@@ -1,0 +1,58 @@
+"""What a user can cause and can fix.
+
+The command line prints these without a traceback and exits with `exit_code`. A wrong argument to a
+Python function stays a `ValueError`; an `assert` states an invariant of our own.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class SamtuneError(Exception):
+    """A mistake or a condition that its message explains, with the way out."""
+
+    exit_code = 2
+
+
+class StudyFileError(SamtuneError):
+    """Everything that is wrong with a study file, at once.
+
+    Args:
+        source: the file, as the user named it.
+        problems: one sentence each, with line and path where they are known.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = list(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n".join([f"{source} has {count}:", *(f"  {p}" for p in problems)]))
+
+
+class UnknownNameError(SamtuneError):
+    """A name that is not registered, with the nearest one that is."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        listed = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:20])}, ..."
+        super().__init__(
+            f"No {kind} named {name!r}.{did_you_mean(name, names)} Registered: {listed}."
+        )
+
+
+class NoUsableTrialError(SamtuneError):
+    """The study ended without one trial that can be used."""
+
+    exit_code = 1
+
+
+class FencedError(Exception):
+    """A newer session of the study has taken this trial over; write nothing more."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion with a leading space, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,51 @@
+"""The architectures, one a file; importing this package registers them all.
+
+A model is a factory with keyword-only arguments that returns an `nn.Module`. It receives
+`in_channels`, `num_classes` and `image_size` if it names them; all else is a parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from samtune.models import wide_resnet  # noqa: F401 - importing registers
+from samtune.registry import MODELS
+
+__all__ = ["build_model", "model_names"]
+
+
+def model_names() -> list[str]:
+    """Every registered model."""
+    return list(MODELS)
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int] | None = None,
+    **params: Any,
+) -> nn.Module:
+    """A new model with its own initial weights, drawn from torch's global generator.
+
+    Args:
+        name: a registered name.
+        num_classes: length of the output for one image (or one pixel).
+        in_channels: 1 for grey, 3 for colour.
+        image_size: height and width; only models whose weights depend on it need it.
+        params: the model's own parameters, as `samtune models NAME` lists them.
+
+    Raises:
+        UnknownNameError: no such model.
+        ValueError: the architecture cannot be built from these values.
+    """
+    entry = MODELS[name]
+    provided = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    wanted = {key: value for key, value in provided.items() if entry.accepts(key)}
+    model = entry.factory(**wanted, **params)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model {name!r}: its factory returned {type(model).__name__}, no Module")
+    return model

@@ -1,0 +1,213 @@
+"""Names for models and datasets, and what each of them can be told.
+
+A factory's signature is its schema: keyword-only, typed, with defaults. What a study file may say
+about a model, `samtune models NAME` and the error messages all come from it. Registering is one
+decorator, here as in anybody's own module named under `plugins:`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+
+from samtune.errors import SamtuneError, UnknownNameError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Types for signatures whose limits are known without building anything.
+Count = Annotated[int, Field(gt=0, strict=True)]
+Size = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One thing a study file may set on a model or a dataset."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered factory.
+
+    Attributes:
+        provided: arguments samtune supplies itself (a model's `num_classes`), hence not settable.
+        task: the kind of task it is for, or None where only calling it tells.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    task: str | None
+    provided: frozenset[str] = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the factory's docstring."""
+        text = inspect.getdoc(self.factory) or ""
+        return text.split("\n\n")[0].replace("\n", " ")
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The factory's own signature."""
+        return inspect.signature(self.factory)
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """A pydantic model of the settable parameters; unknown ones are refused."""
+        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
+        hints = get_type_hints(target, include_extras=True)
+        fields: dict[str, Any] = {
+            name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+            for name, p in self.signature.parameters.items()
+            if name not in self.provided
+        }
+        # Counts must be counts: without `strict`, pydantic takes true for 1 and "3" for 3.
+        config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+        strict = {name: (_strict(hint), default) for name, (hint, default) in fields.items()}
+        return create_model(f"{self.name} parameters", __config__=config, **strict)
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """The settable parameters with types, defaults and one line each."""
+        described = _argument_descriptions(inspect.getdoc(self.factory) or "")
+        return [
+            Parameter(
+                name=name,
+                type=_type_name(info.annotation),
+                default=None if info.is_required() else info.default,
+                required=info.is_required(),
+                description=described.get(name, ""),
+            )
+            for name, info in self.schema.model_fields.items()
+        ]
+
+    def accepts(self, argument: str) -> bool:
+        """Whether the factory takes this argument at all, settable or provided."""
+        return argument in self.signature.parameters
+
+
+class Registry:
+    """Names mapped to factories; a taken name is an error, never a warning."""
+
+    def __init__(self, kind: str, provided: Sequence[str] = ()) -> None:
+        self.kind = kind
+        self.provided = frozenset(provided)
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, task: str | None) -> Callable[[F], F]:
+        """A decorator that registers a factory or class under `name`.
+
+        Raises:
+            ValueError: the name is taken, or an argument is not keyword-only.
+        """
+
+        def decorate(factory: F) -> F:
+            taken = self._entries.get(name)
+            if taken is not None and not _same_source(taken.factory, factory):
+                raise ValueError(f"a {self.kind} named {name!r} is registered already")
+            for p in inspect.signature(factory).parameters.values():
+                if p.kind is not p.KEYWORD_ONLY:
+                    raise ValueError(
+                        f"{self.kind} {name!r}: argument {p.name!r} must be keyword-only "
+                        "(write a bare * before the first argument)"
+                    )
+            self._entries[name] = Entry(name, factory, task, self.provided)
+            return factory
+
+        return decorate
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+
+MODELS = Registry("model", provided=("in_channels", "num_classes", "image_size"))
+DATASETS = Registry("dataset")
+
+
+def register_model(name: str, task: str = "classification") -> Callable[[F], F]:
+    """Registers a model: a function or `nn.Module` class with keyword-only arguments.
+
+    samtune passes `num_classes`, and `in_channels` and `image_size` (height, width) if the
+    signature has them; every other argument is a parameter that study files can set and search.
+    """
+    return MODELS.register(name, task)
+
+
+def register_dataset(name: str, task: str = "classification") -> Callable[[F], F]:
+    """Registers a dataset: a function with keyword-only arguments that returns `DataSplits`."""
+    return DATASETS.register(name, task)
+
+
+def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
+    """Imports the user's own modules, which register what they hold.
+
+    Args:
+        modules: dotted names, as under `plugins:` in a study file.
+        folder: where to look besides the installed packages: the study file's own folder.
+
+    Raises:
+        SamtuneError: a module cannot be imported; the message says why.
+    """
+    if folder is not None and modules and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # noqa: BLE001 - a plugin is foreign code: anything can come
+            raise SamtuneError(
+                f"plugin {module!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _strict(hint: Any) -> Any:
+    return Annotated[hint, Strict()] if hint in (int, bool, str) else hint
+
+
+def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    # A module imported a second time (a plugin run as a script, say) brings the same factory again.
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _type_name(hint: Any) -> str:
+    if get_args(hint):
+        return str(hint).replace("typing.", "")
+    return getattr(hint, "__name__", str(hint))
+
+
+def _argument_descriptions(docstring: str) -> dict[str, str]:
+    """The lines below `Args:`, by argument."""
+    _, _, args = docstring.partition("Args:\n")
+    described: dict[str, str] = {}
+    name = None
+    for line in args.splitlines():
+        if line and not line.startswith(" "):
+            break
+        if found := re.match(r"    (\w+): (.*)", line):
+            name = found[1]
+            described[name] = found[2].strip()
+        elif name and line.strip():
+            described[name] += " " + line.strip()
+    return described

@@ -1,0 +1,22 @@
+"""How Ray Tune and Optuna drive the loop: the only package that knows Ray.
+
+`space` and `sampler` speak Optuna, `scheduler` decides who goes on, `search` holds the three
+together and knows the study folder, `trial` is the Ray worker, and `run` starts it all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samtune.tuning.run import resume_study, run_study
+
+__all__ = ["resume_study", "run_study"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'samtune.tuning' has no attribute {name!r}")
+    from samtune.tuning import run
+
+    return getattr(run, name)

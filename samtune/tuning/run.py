@@ -1,0 +1,326 @@
+"""Starts Ray, hands a study to Ray Tune, and ends it cleanly whatever ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from samtune import tracking
+from samtune.config import ResourcesConfig, StudyConfig, read_study
+from samtune.errors import NoUsableTrialError, SamtuneError
+from samtune.study.folder import DEFAULT_STORAGE, Outcome, StudyFolder
+from samtune.study.study import Study
+from samtune.tuning.search import Listener, Search
+
+WORKER_RETRIES = 3
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Read by Ray when it is imported or started; facts of Ray 2.60 that nothing else switches.
+ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay what they were
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files per trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's own snapshots: nothing here depends on them
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `_signals` below
+    "TUNE_WARN_THRESHOLD_S": "5",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Interrupted(SamtuneError):
+    """A signal ended the session; all finished epochs are safe."""
+
+    def __init__(self, name: str, signum: int) -> None:
+        self.exit_code = 128 + signum
+        super().__init__(f"Interrupted. Go on with: samtune resume {name}")
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def on_start(self, key: str, values: dict[str, Any], epochs_done: int) -> None:
+        """Nothing."""
+
+    def on_epoch(self, key: str, epoch: int, metrics: dict[str, float], duration_s: float) -> None:
+        """Nothing."""
+
+    def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
+        """Nothing."""
+
+    def on_retry(self, key: str, reason: str) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials fit into a cluster, and what each of them gets."""
+
+    trials: int
+    cpus: int
+    gpus: float
+
+
+def run_study(
+    study: StudyConfig | str | Path,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    address: str | None = None,
+    listener: Listener | None = None,
+    plugin_folder: Path | None = None,
+) -> Study:
+    """Runs a new study to its end and returns it for reading.
+
+    Args:
+        study: a study file's path, or what `read_study` made of one.
+        storage: the folder that holds studies; on a cluster, one that every node sees.
+        address: a Ray cluster's address; None starts Ray on this machine, unless RAY_ADDRESS is set.
+        listener: is told of every epoch; None runs silently.
+        plugin_folder: where plugins are looked for besides the installed packages.
+
+    Raises:
+        SamtuneError: the study exists, or its resources are not there.
+        NoUsableTrialError: no trial can be used, or too many failed.
+        Interrupted: a signal ended the session.
+    """
+    if not isinstance(study, StudyConfig):
+        plugin_folder = plugin_folder or Path(study).absolute().parent
+        study = read_study(Path(study))
+    folder = StudyFolder.create(Path(storage), study)
+    return _run(folder, study, address, listener or Silent(), plugin_folder, force_unlock=False)
+
+
+def resume_study(
+    name: str,
+    *,
+    storage: str | Path = DEFAULT_STORAGE,
+    more_trials: int = 0,
+    address: str | None = None,
+    listener: Listener | None = None,
+    plugins: Sequence[str] = (),
+    plugin_folder: Path | None = None,
+    force_unlock: bool = False,
+) -> Study:
+    """Goes on with a study after any ending, from its journals.
+
+    Args:
+        more_trials: how many trials to add to what the study was to have.
+        plugins: the user's own modules that the study needs; a folder alone cannot name them.
+        force_unlock: take over from a driver on another machine that is surely gone.
+    """
+    folder = StudyFolder.open(Path(storage), name)
+    config = folder.config_with_plugins(list(plugins))
+    if more_trials:
+        search = config.study.model_copy(update={"trials": config.study.trials + more_trials})
+        config = config.model_copy(update={"study": search})
+        folder.save_config(config)
+    return _run(
+        folder, config, address, listener or Silent(), plugin_folder, force_unlock=force_unlock
+    )
+
+
+def unfinished(study: Study) -> int:
+    """How many trials a resumed study would still run; 0 means there is nothing to do."""
+    sampled = [t for t in study.trials if not t.is_baseline]
+    open_trials = sum(t.outcome is None for t in study.trials)
+    baseline_due = study.config.study.baseline and study.baseline is None
+    return open_trials + max(0, study.config.study.trials - len(sampled)) + baseline_due
+
+
+def _run(
+    folder: StudyFolder,
+    config: StudyConfig,
+    address: str | None,
+    listener: Listener,
+    plugin_folder: Path | None,
+    *,
+    force_unlock: bool,
+) -> Study:
+    with folder.session(force_unlock=force_unlock) as session, _signals() as signals:
+        search = Search(folder, config, session, listener)
+        if search.to_run:
+            with tracking.following(folder.root), _ray(address) as ray:
+                slots = find_slots(ray.nodes(), config.study.resources)
+                _tune(search, slots, signals, plugin_folder or Path.cwd())
+    study = Study(folder, config)
+    if signals.received:
+        raise Interrupted(folder.name, signals.received)
+    if search.has_given_up:
+        raise NoUsableTrialError(
+            f"{search.failed} trials failed, so the study was ended. The first reason: "
+            f"{_first_failure(study)}. See `samtune logs`; go on with `samtune resume`."
+        )
+    if study.best is None:
+        raise NoUsableTrialError(
+            f"no trial of study {folder.name!r} can be used: {study.counts()}. "
+            f"See `samtune show {folder.name}`."
+        )
+    return study
+
+
+def _tune(search: Search, slots: Slots, signals: _Signals, plugin_folder: Path) -> None:
+    from ray import tune
+
+    from samtune.tuning.trial import Guard, TrialActor, TuneCallback, TuneScheduler, TuneSearcher
+
+    folder = search.folder
+    folder.remove_tune_folders()
+    tune_folder = folder.tune_folder(search.session)
+    guard = Guard(stop=signals.stop_tune)
+    common = {
+        "study": str(folder.root),
+        "session": search.session,
+        "cpus": slots.cpus,
+        "gpus": slots.gpus,
+        "plugins": search.config.plugins,
+        "plugin_folder": str(plugin_folder),
+    }
+    tuner = tune.Tuner(
+        tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=TuneSearcher(search, common, guard),
+            scheduler=TuneScheduler(search, guard),
+            num_samples=search.to_run,
+            max_concurrent_trials=slots.trials,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=tune_folder.name,
+            storage_path=str(tune_folder.parent),
+            # By default Ray saves a class trainable when it ends; the journal has everything.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+            callbacks=[TuneCallback(search, guard)],
+            verbose=0,
+        ),
+    )
+    with signals.during_tune():
+        tuner.fit()
+    folder.remove_tune_folders()
+    if guard.error is not None:
+        raise guard.error
+
+
+def find_slots(nodes: Sequence[dict[str, Any]], wanted: ResourcesConfig) -> Slots:
+    """How many trials run at once.
+
+    Args:
+        nodes: what `ray.nodes()` gives.
+
+    Raises:
+        SamtuneError: not even one trial fits on any node.
+    """
+    free = [node["Resources"] for node in nodes if node["Alive"]]
+    most_cpus = int(max((node.get("CPU", 0) for node in free), default=0))
+    most_gpus = max((node.get("GPU", 0.0) for node in free), default=0.0)
+    gpus = (1.0 if most_gpus else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
+    trials = 0
+    for node in free:
+        by_cpu = int(node.get("CPU", 0) // wanted.cpus)
+        by_gpu = int(node.get("GPU", 0.0) / gpus + 1e-9) if gpus else by_cpu
+        trials += min(by_cpu, by_gpu)
+    if not trials:
+        raise SamtuneError(
+            f"study.resources asks for {wanted.cpus} CPUs and {gpus:g} GPUs a trial, but the "
+            f"largest node has {most_cpus} CPUs and {most_gpus:g} GPUs. Ask for less, or name a "
+            "cluster with --address."
+        )
+    return Slots(trials, wanted.cpus, gpus)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[Any]:
+    """Ray for the time of one session, quiet, on this machine or a cluster."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        options |= {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:  # noqa: BLE001 - Ray raises many kinds here
+        where = f"Ray cluster at {address}" if address else "local Ray"
+        raise SamtuneError(
+            f"{where} cannot be reached: {' '.join(str(error).split())[:300]}. If it asks for a "
+            "token, set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=disabled for a cluster without one."
+        ) from error
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the listener's to tell
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+class _Signals:
+    """Ctrl-C, SIGTERM and SIGHUP end a session cleanly; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._in_tune = False
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + signum)  # the journals are the truth, and they are on the disk
+        self.received = signum
+        if self._in_tune:
+            self.stop_tune()
+        else:
+            raise KeyboardInterrupt
+
+    def install(self) -> dict[int, Any]:
+        """Handles the signals here; returns what handled them before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}  # Python lets only the main thread handle signals
+        return {number: signal.signal(number, self.handle) for number in HANDLED}
+
+    def stop_tune(self) -> None:
+        """Asks Ray Tune to end after its current event."""
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    @contextmanager
+    def during_tune(self) -> Iterator[None]:
+        self._in_tune = True
+        self.install()  # anew, since `ray.init` has put its own handler for SIGTERM
+        try:
+            yield
+        finally:
+            self._in_tune = False
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = signals.install()
+    try:
+        yield signals
+    except KeyboardInterrupt:
+        if not signals.received:
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _first_failure(study: Study) -> str:
+    failed = (t for t in study.trials if t.state in ("failed", "out_of_memory"))
+    trial = next(failed, None)
+    return f"{trial.key}, {trial.outcome.reason}" if trial and trial.outcome else "unknown"
+
+
+__all__ = ["Interrupted", "find_slots", "resume_study", "run_study", "unfinished"]

@@ -1,0 +1,110 @@
+"""What stops weak trials: rules that look at journaled epochs and at nothing else.
+
+A rule is told every epoch of every trial, in any order of trials, and answers whether the trial may
+go on. Telling it the epochs of an old session again rebuilds what it knew, so a resumed study stops
+trials as the first session would have; Ray's own ASHA forgets its rungs and never stops a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Protocol
+
+import numpy as np
+
+from samtune.config import SchedulerConfig
+
+
+class TrialScheduler(Protocol):
+    """A rule that stops weak trials."""
+
+    def goes_on(self, key: str, epoch: int, value: float) -> bool:
+        """Notes a finite value; False if the trial should stop after this epoch."""
+        ...
+
+
+class RunAll:
+    """Lets every trial run to its end."""
+
+    def goes_on(self, key: str, epoch: int, value: float) -> bool:
+        """Always True."""
+        return True
+
+
+class Asha:
+    """Asynchronous successive halving, the stopping kind (Li et al. 2020, arXiv:1810.05934).
+
+    A trial that reaches a rung goes on if it is among the best 1/reduction_factor of those that
+    reached it so far; the first to arrive always goes on.
+    """
+
+    def __init__(
+        self, grace_epochs: int, reduction_factor: int, epochs: int, mode: Literal["min", "max"]
+    ) -> None:
+        self.rungs: dict[int, dict[str, float]] = {
+            epoch: {} for epoch in rung_epochs(grace_epochs, reduction_factor, epochs)
+        }
+        self.reduction_factor = reduction_factor
+        self.sign = 1 if mode == "max" else -1
+
+    def goes_on(self, key: str, epoch: int, value: float) -> bool:
+        """Whether the trial passes the rung at this epoch; True between rungs."""
+        rung = self.rungs.get(epoch)
+        if rung is None or key in rung or not math.isfinite(value):
+            return True
+        score = self.sign * value
+        others = list(rung.values())
+        rung[key] = score
+        cutoff = np.percentile(others, 100 * (1 - 1 / self.reduction_factor)) if others else score
+        return bool(score >= cutoff)
+
+
+class Median:
+    """Stops what is worse than the median of the running averages (Golovin et al. 2017).
+
+    A trial is compared, by its best value so far, with the averages over the same epochs of the
+    trials that got as far; at least two others must have.
+    """
+
+    def __init__(self, grace_epochs: int, mode: Literal["min", "max"]) -> None:
+        self.grace_epochs = grace_epochs
+        self.sign = 1 if mode == "max" else -1
+        self._scores: dict[str, dict[int, float]] = {}
+
+    def goes_on(self, key: str, epoch: int, value: float) -> bool:
+        """Whether the trial's best value reaches the median average of the others."""
+        scores = self._scores.setdefault(key, {})
+        if epoch in scores or not math.isfinite(value):
+            return True
+        scores[epoch] = self.sign * value
+        averages = [
+            float(np.mean([other[e] for e in range(1, epoch + 1) if e in other]))
+            for name, other in self._scores.items()
+            if name != key and epoch in other
+        ]
+        if epoch < self.grace_epochs or len(averages) < 2:
+            return True
+        return max(scores.values()) >= float(np.median(averages))
+
+
+def rung_epochs(grace_epochs: int, reduction_factor: int, epochs: int) -> list[int]:
+    """The epochs at which ASHA compares trials; the last epoch is none, since all end there."""
+    rungs = []
+    rung = grace_epochs
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= reduction_factor
+    return rungs
+
+
+def new_scheduler(
+    config: SchedulerConfig, epochs: int, mode: Literal["min", "max"]
+) -> TrialScheduler:
+    """The rule that `study.scheduler` names."""
+    match config.name:
+        case "asha":
+            return Asha(config.grace_epochs, config.reduction_factor, epochs, mode)
+        case "median":
+            return Median(config.grace_epochs, mode)
+        case "none":
+            return RunAll()
