@@ -78,7 +78,10 @@ class Entry:
         # Counts must be counts: without `strict`, pydantic takes true for 1 and "3" for 3.
         config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
         strict = {name: (_strict(hint), default) for name, (hint, default) in fields.items()}
-        return create_model(f"{self.name} parameters", __config__=config, **strict)
+        model: type[BaseModel] = create_model(  # type: ignore[call-overload]
+            f"{self.name} parameters", __config__=config, **strict
+        )
+        return model
 
     @property
     def parameters(self) -> list[Parameter]:
@@ -176,7 +179,7 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 - a plugin is foreign code: anything can come
+        except Exception as error:
             raise SamtuneError(
                 f"plugin {module!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error

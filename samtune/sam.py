@@ -115,7 +115,7 @@ class SAM(Optimizer):
             self.zero_grad()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Both steps at once, after a `backward()` of the caller's.
 
         Args:
@@ -230,4 +230,5 @@ def _global_norm(tensors: list[Tensor]) -> Tensor:
     """The 2-norm of all tensors together, in float32 at least: 100 halves of 6e4 overflow."""
     dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     norms = torch._foreach_norm(tensors, 2, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    return norm

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,18 +13,33 @@ from samtune.errors import UnknownNameError
 Mode = Literal["min", "max"]
 
 
+class Meter(Protocol):
+    """Gathers what a metric needs over a split; sums stay on the device until `compute`."""
+
+    def update(self, outputs: Any, inputs: Tensor, targets: Tensor) -> None:
+        """Takes one batch."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The task's metrics over everything taken."""
+        ...
+
+
 class Task(Protocol):
-    """A kind of task; one object serves a whole run."""
+    """A kind of task; one object serves a whole run.
+
+    `outputs` is whatever the task's models return: logits, or a tuple of several things.
+    """
 
     metrics: Mapping[str, Mode]
-    """What evaluation yields, each with the direction in which it improves."""
+    """What a meter yields, each with the direction in which it improves."""
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Any, inputs: Tensor, targets: Tensor) -> Tensor:
         """The training loss, its mean over the batch."""
         ...
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """For each metric its sum over the batch's images, left on the device."""
+    def meter(self) -> Meter:
+        """An empty meter."""
         ...
 
 
@@ -42,15 +56,34 @@ class Classification:
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy of logits (B, K) against classes (B,)."""
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Sums of cross entropy and of right answers."""
+    def meter(self) -> ClassificationMeter:
+        """An empty meter."""
+        return ClassificationMeter()
+
+
+class ClassificationMeter:
+    """Cross entropy without smoothing, and the share of right answers."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._loss: Tensor | float = 0.0
+        self._right: Tensor | float = 0.0
+
+    def update(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> None:
+        """Takes logits (B, K) and classes (B,)."""
+        self._count += len(targets)
+        self._loss = self._loss + F.cross_entropy(outputs.float(), targets, reduction="sum")
+        self._right = self._right + (outputs.argmax(1) == targets).sum()
+
+    def compute(self) -> dict[str, float]:
+        """Means over all images."""
         return {
-            "loss": F.cross_entropy(outputs.float(), targets, reduction="sum"),
-            "accuracy": (outputs.argmax(1) == targets).sum(dtype=torch.float64),
+            "loss": float(self._loss) / self._count,
+            "accuracy": float(self._right) / self._count,
         }
 
 

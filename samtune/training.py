@@ -163,11 +163,11 @@ def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) 
     """
     model, optimizer = state.model, state.optimizer
     try:
-        loss = task.loss(model(inputs), targets)
+        loss = task.loss(model(inputs), inputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]  # g(w): which way is uphill
         if not optimizer.is_plain:
             with optimizer.at_worst_neighbor(), frozen_batchnorm_stats(model):
-                task.loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                task.loss(model(inputs), inputs, targets).backward()  # type: ignore[no-untyped-call]
         optimizer.descend()  # the base optimizer at w, with the gradient found up there
     finally:
         optimizer.zero_grad()
@@ -182,9 +182,8 @@ def evaluate(model: nn.Module, task: Task, batches: InMemoryBatches) -> dict[str
     """
     was_training = model.training
     model.eval()
-    totals: dict[str, Tensor] = {}
+    meter = task.meter()
     for inputs, targets in batches.in_order():
-        for name, value in task.tally(model(inputs), targets).items():
-            totals[name] = totals.get(name, torch.zeros_like(value)) + value
+        meter.update(model(inputs), inputs, targets)
     model.train(was_training)
-    return {f"val_{name}": total.item() / len(batches) for name, total in totals.items()}
+    return {f"val_{name}": value for name, value in meter.compute().items()}

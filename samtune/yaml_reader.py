@@ -22,7 +22,7 @@ from samtune.errors import SamtuneError, StudyFileError
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Document:
 
     source: str
     value: Any
-    lines: dict[Path_, int]
+    lines: dict[KeyPath, int]
 
 
 def read_yaml(path: Path) -> Document:
@@ -69,7 +69,7 @@ def parse_yaml(text: str, source: str) -> Document:
         node = YAML(typ="safe", pure=True).compose(text)
     except YAMLError as error:
         raise StudyFileError(source, [_explain(error)]) from None
-    lines: dict[Path_, int] = {}
+    lines: dict[KeyPath, int] = {}
     problems: list[str] = []
     value = None if node is None else _construct(node, (), lines, problems)
     if problems:
@@ -92,8 +92,8 @@ def _refuse_surprises(text: str, source: str) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
             raise StudyFileError(source, [f"line {line}: aliases (*{event.anchor}) are refused"])
-        if isinstance(event, NodeEvent) and getattr(event, "tag", None):
-            raise StudyFileError(source, [f"line {line}: tags ({event.tag}) are refused"])
+        if tag := isinstance(event, NodeEvent) and getattr(event, "tag", None):
+            raise StudyFileError(source, [f"line {line}: tags ({tag}) are refused"])
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -102,7 +102,7 @@ def _refuse_surprises(text: str, source: str) -> None:
             depth -= 1
 
 
-def _construct(node: Node, path: Path_, lines: dict[Path_, int], problems: list[str]) -> Any:
+def _construct(node: Node, path: KeyPath, lines: dict[KeyPath, int], problems: list[str]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, SequenceNode):
         return [_construct(item, (*path, i), lines, problems) for i, item in enumerate(node.value)]
@@ -126,7 +126,7 @@ def _scalar(node: Node) -> Any:
     yaml = YAML(typ="safe", pure=True)
     constructor = yaml.constructor
     assert isinstance(constructor, SafeConstructor)
-    if node.tag.endswith(":timestamp"):
+    if str(node.tag).endswith(":timestamp"):
         return node.value  # a date means nothing here; the text can at least be quoted back
     return constructor.construct_object(node)
 

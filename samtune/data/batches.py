@@ -1,7 +1,8 @@
 """Batches from images held in memory: crop, flip, cut out and normalise a whole batch at a time.
 
 One gather on padded uint8 images does the crop and the flip, on whatever device holds them, and its
-(B, H, W, C) layout makes the batches channels_last for free. No worker processes, no per-image Python.
+(B, H, W, C) layout makes the batches channels_last for free. No worker processes, no Python per
+image.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Handwritten digits, 8x8 pixels, that ship with scikit-learn: real data on any machine, at once.
 
-1,797 images of ten classes (Alpaydin and Kaynak 1998, UCI Optical Recognition of Handwritten Digits).
+1,797 images of ten classes (Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits).
 """
 
 from __future__ import annotations

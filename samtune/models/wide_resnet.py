@@ -111,7 +111,8 @@ class BasicUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
-        return x + self.residual(x)
+        y: Tensor = x + self.residual(x)
+        return y
 
 
 class DownsampleUnit(nn.Module):
@@ -132,7 +133,8 @@ class DownsampleUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride), rounded up."""
         x = F.relu(self.norm(x), inplace=True)
-        return self.residual(x) + self.shortcut(x)
+        y: Tensor = self.residual(x) + self.shortcut(x)
+        return y
 
 
 def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:

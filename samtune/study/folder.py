@@ -30,9 +30,10 @@ from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from samtune.config import NAME_PATTERN, StudyConfig, TrialConfig, check_study, to_yaml
+from samtune.config import NAME_PATTERN, StudyConfig, TrialConfig, to_yaml
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
+from samtune.study_file import check_study
 from samtune.yaml_reader import read_yaml
 
 DEFAULT_STORAGE = Path("samtune_studies")

@@ -101,6 +101,16 @@ class Study:
         return next((t for t in self.trials if t.is_baseline), None)
 
     @property
+    def state(self) -> str:
+        """`running`, `interrupted` or `finished`."""
+        if self.is_running:
+            return "running"
+        sampled = sum(not t.is_baseline for t in self.trials)
+        open_trials = any(t.outcome is None for t in self.trials)
+        complete = sampled >= self.config.study.trials or self.config.study.sampler == "grid"
+        return "finished" if complete and not open_trials else "interrupted"
+
+    @property
     def ranking(self) -> list[Trial]:
         """The trials that can win, best first; the earlier one of equals."""
         sign = -1 if self.config.mode == "max" else 1

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def run_trial(
     *,
     device: torch.device,
     data: DataSplits | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Runs or continues a trial that was handed out under `session`.
 
     Every finished epoch is yielded once, those of earlier attempts first. What the trial's own code
@@ -159,9 +159,7 @@ def _write_epoch(
         old.unlink(missing_ok=True)
 
 
-def _restore(
-    state: TrainingState, folder: TrialFolder, journal: Journal, config_hash: str
-) -> None:
+def _restore(state: TrainingState, folder: TrialFolder, journal: Journal, config_hash: str) -> None:
     """Loads the newest whole state of this very configuration; none at all means epoch 1."""
     for entry in sorted(journal.lines(), key=lambda line: line.epoch, reverse=True):
         saved = load_state(folder.root / Path(entry.state).name, entry.sha256)

@@ -39,7 +39,7 @@ class TrainedModel:
         training = self.config.training
         task = build_task(self.data.task, label_smoothing=training.label_smoothing)
         batches = self.data.val_batches(training.batch_size, torch.device("cpu"))
-        model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = self.model.to(memory_format=torch.channels_last)
         return evaluate(model, task, batches)
 
 

@@ -14,10 +14,11 @@ from types import FrameType
 from typing import Any
 
 from samtune import tracking
-from samtune.config import ResourcesConfig, StudyConfig, read_study
+from samtune.config import ResourcesConfig, StudyConfig
 from samtune.errors import NoUsableTrialError, SamtuneError
 from samtune.study.folder import DEFAULT_STORAGE, Outcome, StudyFolder
 from samtune.study.study import Study
+from samtune.study_file import read_study
 from samtune.tuning.search import Listener, Search
 
 WORKER_RETRIES = 3
@@ -78,15 +79,17 @@ def run_study(
     address: str | None = None,
     listener: Listener | None = None,
     plugin_folder: Path | None = None,
+    time_budget_s: float | None = None,
 ) -> Study:
     """Runs a new study to its end and returns it for reading.
 
     Args:
         study: a study file's path, or what `read_study` made of one.
         storage: the folder that holds studies; on a cluster, one that every node sees.
-        address: a Ray cluster's address; None starts Ray on this machine, unless RAY_ADDRESS is set.
+        address: a Ray cluster's address; None is RAY_ADDRESS if set, else Ray on this machine.
         listener: is told of every epoch; None runs silently.
         plugin_folder: where plugins are looked for besides the installed packages.
+        time_budget_s: end cleanly after this many seconds; the study can be resumed.
 
     Raises:
         SamtuneError: the study exists, or its resources are not there.
@@ -97,7 +100,8 @@ def run_study(
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
     folder = StudyFolder.create(Path(storage), study)
-    return _run(folder, study, address, listener or Silent(), plugin_folder, force_unlock=False)
+    session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
+    return session.run(folder, study)
 
 
 def resume_study(
@@ -110,6 +114,7 @@ def resume_study(
     plugins: Sequence[str] = (),
     plugin_folder: Path | None = None,
     force_unlock: bool = False,
+    time_budget_s: float | None = None,
 ) -> Study:
     """Goes on with a study after any ending, from its journals.
 
@@ -119,14 +124,15 @@ def resume_study(
         force_unlock: take over from a driver on another machine that is surely gone.
     """
     folder = StudyFolder.open(Path(storage), name)
-    config = folder.config_with_plugins(list(plugins))
-    if more_trials:
-        search = config.study.model_copy(update={"trials": config.study.trials + more_trials})
-        config = config.model_copy(update={"study": search})
-        folder.save_config(config)
-    return _run(
-        folder, config, address, listener or Silent(), plugin_folder, force_unlock=force_unlock
-    )
+    config = extended(folder.config_with_plugins(list(plugins)), more_trials)
+    session = _Session(address, listener or Silent(), plugin_folder, time_budget_s, force_unlock)
+    return session.run(folder, config)
+
+
+def extended(config: StudyConfig, more_trials: int) -> StudyConfig:
+    """The same study with more trials."""
+    search = config.study.model_copy(update={"trials": config.study.trials + more_trials})
+    return config.model_copy(update={"study": search})
 
 
 def unfinished(study: Study) -> int:
@@ -137,80 +143,107 @@ def unfinished(study: Study) -> int:
     return open_trials + max(0, study.config.study.trials - len(sampled)) + baseline_due
 
 
-def _run(
-    folder: StudyFolder,
-    config: StudyConfig,
-    address: str | None,
-    listener: Listener,
-    plugin_folder: Path | None,
-    *,
-    force_unlock: bool,
-) -> Study:
-    with folder.session(force_unlock=force_unlock) as session, _signals() as signals:
-        search = Search(folder, config, session, listener)
-        if search.to_run:
-            with tracking.following(folder.root), _ray(address) as ray:
-                slots = find_slots(ray.nodes(), config.study.resources)
-                _tune(search, slots, signals, plugin_folder or Path.cwd())
-    study = Study(folder, config)
-    if signals.received:
-        raise Interrupted(folder.name, signals.received)
-    if search.has_given_up:
-        raise NoUsableTrialError(
-            f"{search.failed} trials failed, so the study was ended. The first reason: "
-            f"{_first_failure(study)}. See `samtune logs`; go on with `samtune resume`."
+@dataclass(frozen=True)
+class _Session:
+    """One session of a study: how it is to be run."""
+
+    address: str | None
+    listener: Listener
+    plugin_folder: Path | None
+    time_budget_s: float | None
+    force_unlock: bool = False
+
+    def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
+        with folder.session(force_unlock=self.force_unlock) as number, _signals() as signals:
+            folder.save_config(config)
+            search = Search(folder, config, number, self.listener)
+            if search.to_run:
+                with tracking.following(folder.root), _ray(self.address) as ray:
+                    slots = find_slots(ray.nodes(), config.study.resources)
+                    with _time_budget(self.time_budget_s, signals):
+                        self._tune(search, slots, signals)
+        study = Study(folder, config)
+        if signals.received:
+            raise Interrupted(folder.name, signals.received)
+        if search.has_given_up:
+            raise NoUsableTrialError(
+                f"{search.failed} trials failed, so the study was ended. The first reason: "
+                f"{_first_failure(study)}. See `samtune logs`; go on with `samtune resume`."
+            )
+        if study.best is None and not unfinished(study):
+            raise NoUsableTrialError(
+                f"no trial of study {folder.name!r} can be used: {study.counts()}. "
+                f"See `samtune show {folder.name}`."
+            )
+        return study
+
+    def _tune(self, search: Search, slots: Slots, signals: _Signals) -> None:
+        from ray import tune
+
+        from samtune.tuning.trial import (
+            Guard,
+            TrialActor,
+            TuneCallback,
+            TuneScheduler,
+            TuneSearcher,
         )
-    if study.best is None:
-        raise NoUsableTrialError(
-            f"no trial of study {folder.name!r} can be used: {study.counts()}. "
-            f"See `samtune show {folder.name}`."
+
+        folder = search.folder
+        folder.remove_tune_folders()
+        tune_folder = folder.tune_folder(search.session)
+        guard = Guard(stop=signals.stop_tune)
+        common = {
+            "study": str(folder.root),
+            "session": search.session,
+            "cpus": slots.cpus,
+            "gpus": slots.gpus,
+            "plugins": search.config.plugins,
+            "plugin_folder": str(self.plugin_folder or Path.cwd()),
+        }
+        tuner = tune.Tuner(
+            tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=TuneSearcher(search, common, guard),
+                scheduler=TuneScheduler(search, guard),
+                num_samples=search.to_run,
+                max_concurrent_trials=slots.trials,
+                reuse_actors=True,
+                trial_name_creator=_ray_id,
+                trial_dirname_creator=_ray_id,
+            ),
+            run_config=tune.RunConfig(
+                name=tune_folder.name,
+                storage_path=str(tune_folder.parent),
+                # By default Ray saves a class trainable when it ends; the journal has everything.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+                callbacks=[TuneCallback(search, guard)],
+                verbose=0,
+            ),
         )
-    return study
+        with signals.during_tune():
+            tuner.fit()
+        folder.remove_tune_folders()
+        if guard.error is not None:
+            raise guard.error
 
 
-def _tune(search: Search, slots: Slots, signals: _Signals, plugin_folder: Path) -> None:
-    from ray import tune
+def _ray_id(trial: Any) -> str:
+    return str(trial.trial_id)
 
-    from samtune.tuning.trial import Guard, TrialActor, TuneCallback, TuneScheduler, TuneSearcher
 
-    folder = search.folder
-    folder.remove_tune_folders()
-    tune_folder = folder.tune_folder(search.session)
-    guard = Guard(stop=signals.stop_tune)
-    common = {
-        "study": str(folder.root),
-        "session": search.session,
-        "cpus": slots.cpus,
-        "gpus": slots.gpus,
-        "plugins": search.config.plugins,
-        "plugin_folder": str(plugin_folder),
-    }
-    tuner = tune.Tuner(
-        tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=TuneSearcher(search, common, guard),
-            scheduler=TuneScheduler(search, guard),
-            num_samples=search.to_run,
-            max_concurrent_trials=slots.trials,
-            reuse_actors=True,
-            trial_name_creator=lambda trial: trial.trial_id,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name=tune_folder.name,
-            storage_path=str(tune_folder.parent),
-            # By default Ray saves a class trainable when it ends; the journal has everything.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
-            callbacks=[TuneCallback(search, guard)],
-            verbose=0,
-        ),
-    )
-    with signals.during_tune():
-        tuner.fit()
-    folder.remove_tune_folders()
-    if guard.error is not None:
-        raise guard.error
+@contextmanager
+def _time_budget(seconds: float | None, signals: _Signals) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, signals.stop_tune)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def find_slots(nodes: Sequence[dict[str, Any]], wanted: ResourcesConfig) -> Slots:
@@ -254,7 +287,7 @@ def _ray(address: str | None) -> Iterator[Any]:
         options |= {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
     try:
         ray.init(address=address, **options)
-    except Exception as error:  # noqa: BLE001 - Ray raises many kinds here
+    except Exception as error:
         where = f"Ray cluster at {address}" if address else "local Ray"
         raise SamtuneError(
             f"{where} cannot be reached: {' '.join(str(error).split())[:300]}. If it asks for a "

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from samtune.config import StudyConfig, TrialConfig
+from samtune.config import StudyConfig
 from samtune.study.folder import BASELINE_KEY, Outcome, StudyFolder, trial_key
 from samtune.study.study import Study, Trial
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
-from samtune.tuning.space import grid_size
 
 
 class Listener(Protocol):
@@ -63,7 +62,8 @@ class Search:
         self._next_number = 1 + max((int(t.key[1:]) for t in known), default=0)
         wanted = config.study.trials
         if config.study.sampler == "grid":
-            wanted = min(wanted, grid_size(config))
+            size = sum(1 for _ in config.combinations(list(config.search_space)))
+            wanted = min(wanted, size)
         self._new = max(0, wanted - len(sampled))
         self._baseline_due = config.study.baseline and len(sampled) == len(known)
 
@@ -156,16 +156,7 @@ class Search:
             self.sampler.add_ended(trial.values, state, trial.value, values)
 
     def _hand_out(self, key: str, values: dict[str, Any], epochs_done: int) -> str:
-        config: TrialConfig = self.config.trial_with(values)
-        record = {
-            "key": key,
-            "values": values,
-            "metric": self.config.study.metric,
-            "mode": self.config.mode,
-            "select": self.config.study.select,
-            "hash": config.hash,
-            "config": config.model_dump(mode="json"),
-        }
+        record = self.config.record(key, values)
         self.folder.trial(key).hand_out(record, self.session)
         self.listener.on_start(key, values, epochs_done)
         return key

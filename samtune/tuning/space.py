@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -28,26 +28,11 @@ def to_optuna(distribution: Distribution) -> BaseDistribution:
     raise AssertionError(distribution)
 
 
-def active(
-    config: StudyConfig, path: str, values: Mapping[str, Any]
-) -> tuple[str, Distribution] | None:
-    """The distribution of `path` whose condition holds, with the name Optuna knows it by.
-
-    Two distributions of one path are two parameters to Optuna, which wants each to keep its range.
-    """
-    distributions: Sequence[Distribution] = config.search_space[path]
-    for i, distribution in enumerate(distributions):
-        conditions = {c: values.get(c, config.value_of(c)) for c in distribution.when or {}}
-        if distribution.applies(conditions):
-            return (path if len(distributions) == 1 else f"{path}[{i}]"), distribution
-    return None
-
-
 def draw(trial: optuna.Trial, config: StudyConfig) -> dict[str, Any]:
     """Values for every parameter whose condition holds, by path."""
     values: dict[str, Any] = {}
     for path in config.search_space:
-        found = active(config, path, values)
+        found = config.active(path, values)
         if found is None:
             continue
         name, distribution = found
@@ -68,24 +53,9 @@ def named(
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
     for path in config.search_space:
-        found = active(config, path, values)
+        found = config.active(path, values)
         if found is not None and path in values:
             name, distribution = found
             params[name] = values[path]
             distributions[name] = to_optuna(distribution)
     return params, distributions
-
-
-def grid_size(config: StudyConfig) -> int:
-    """How many different trials a finite space holds."""
-
-    def count(paths: Sequence[str], values: dict[str, Any]) -> int:
-        if not paths:
-            return 1
-        found = active(config, paths[0], values)
-        if found is None:
-            return count(paths[1:], values)
-        examples = found[1].examples
-        return sum(count(paths[1:], {**values, paths[0]: example}) for example in examples)
-
-    return count(list(config.search_space), {})

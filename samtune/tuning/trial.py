@@ -1,16 +1,16 @@
 """The Ray side of one trial: a worker that takes one epoch a step, and the three adapters.
 
-A class rather than a function: a function trainable runs in a thread of its own, which Ray must wait
-for before it can reuse the worker, and which outlives a stop. `next` on a generator has no thread.
+A class rather than a function: a function trainable runs in a thread of its own, which Ray must
+wait for before it can reuse the worker, and which outlives a stop. `next` on a generator has none.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -24,7 +24,7 @@ from samtune.tuning.search import Search
 T = TypeVar("T")
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """One worker process; it runs one trial after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Ends what the trial holds open."""
-        self._progress.close()  # type: ignore[attr-defined]
+        self._progress.close()
 
     def _start(self, config: dict[str, Any]) -> None:
         import torch
@@ -70,7 +70,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         folder = StudyFolder(Path(config["study"])).trial(config["key"])
         self._log = folder.log
         device = torch.device("cuda" if config["gpus"] else "cpu")
-        self._progress: Iterator[Any] = run_trial(folder, config["session"], device=device)
+        self._progress = run_trial(folder, config["session"], device=device)
 
 
 class Guard:
@@ -111,16 +111,16 @@ class _Adapter:
         return {}
 
 
-class TuneSearcher(_Adapter, Searcher):  # type: ignore[misc]
+class TuneSearcher(_Adapter, Searcher):
     """Hands `Search.next_trial` to Ray Tune."""
 
     def __init__(self, search: Search, common: dict[str, Any], guard: Guard) -> None:
         super().__init__()
         self._common = common
         self._search = search
-        self._next = guard(None)(search.next_trial)
+        self._next = guard(cast("str | None", None))(search.next_trial)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's key, with what every worker needs."""
         key = self._next()
         return Searcher.FINISHED if key is None else {"key": key, **self._common}
@@ -135,11 +135,11 @@ class TuneSearcher(_Adapter, Searcher):  # type: ignore[misc]
         """Nothing to restore."""
 
 
-class TuneScheduler(_Adapter, FIFOScheduler):  # type: ignore[misc]
+class TuneScheduler(_Adapter, FIFOScheduler):
     """Hands results and endings to `Search`."""
 
     def __init__(self, search: Search, guard: Guard) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._search = search
         self._result = guard(True)(self._take_result)
         self._end = guard(None)(self._take_end)
@@ -175,7 +175,7 @@ class TuneScheduler(_Adapter, FIFOScheduler):  # type: ignore[misc]
             self._search.end(key, outcome, write=False)
 
 
-class TuneCallback(_Adapter, tune.Callback):  # type: ignore[misc]
+class TuneCallback(_Adapter, tune.Callback):
     """Tells the listener of lost workers."""
 
     def __init__(self, search: Search, guard: Guard) -> None:

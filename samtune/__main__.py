@@ -1,0 +1,5 @@
+"""`python -m samtune`, the same as `samtune`."""
+
+from samtune.cli import main
+
+main()

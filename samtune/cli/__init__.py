@@ -1,0 +1,74 @@
+"""The command line: one short file a verb.
+
+Everything heavy is imported inside the verb that needs it, so that `samtune --help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from samtune.cli import (
+    check,
+    datasets,
+    export,
+    list_,
+    logs,
+    models,
+    resume,
+    run,
+    show,
+    sync,
+    train,
+    ui,
+)
+from samtune.errors import SamtuneError
+
+app = typer.Typer(
+    name="samtune",
+    help="Hyperparameter search for models trained with Sharpness-Aware Minimization.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(check.check)
+app.command("run")(run.run)
+app.command("resume")(resume.resume)
+app.command("train")(train.train)
+app.command("list")(list_.list_)
+app.command("show")(show.show)
+app.command("logs")(logs.logs)
+app.command("export")(export.export)
+app.command("sync")(sync.sync)
+app.command("ui")(ui.ui)
+app.command("models")(models.models)
+app.command("datasets")(datasets.datasets)
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from samtune import __version__
+
+        typer.echo(f"samtune {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """The `samtune` command; a user's mistake is a sentence and an exit code, never a traceback."""
+    try:
+        app()
+    except SamtuneError as error:
+        print(f"samtune: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `samtune list | head -1`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)

@@ -1,0 +1,24 @@
+"""`samtune check`: validates and previews; starts nothing."""
+
+from __future__ import annotations
+
+from samtune.cli.console import new_console
+from samtune.cli.options import Overrides, Plugins, Storage, StudyFile
+from samtune.study import DEFAULT_STORAGE
+
+
+def check(
+    file: StudyFile,
+    overrides: Overrides = None,
+    storage: Storage = DEFAULT_STORAGE,
+    plugin: Plugins = None,
+) -> None:
+    """Check a study file and show what it would do; nothing is started."""
+    from samtune.cli.summary import print_preview
+    from samtune.preflight import preview
+    from samtune.study_file import read_study
+
+    config = read_study(file, overrides or [], plugin)
+    console = new_console()
+    print_preview(console, preview(config, storage, timed=True))
+    console.print(f"[green]{file} is fine.[/]")

@@ -1,0 +1,99 @@
+"""How numbers, values and tables look."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from samtune.errors import SamtuneError
+
+
+def new_console() -> Console:
+    """The terminal, or a pipe, which gets plain unwrapped lines."""
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200, no_color=True)
+    return console
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def number(value: Any) -> str:
+    """Four significant digits, as short as they come."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}"
+
+
+def metric(value: float | None) -> str:
+    """A metric with four decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Sampled values in one line: `rho 0.47, width_factor 2`."""
+    last = [path.rpartition(".")[2] for path in values]
+    return ", ".join(
+        f"{path if last.count(short) > 1 else short} {number(value)}"
+        for (path, value), short in zip(values.items(), last, strict=True)
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def big(count: float) -> str:
+    """A count for people: 36.5M."""
+    for unit in ("", "k", "M", "G"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g}T"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def seconds_of(text: str) -> float:
+    """A duration option in seconds.
+
+    Raises:
+        SamtuneError: it is no duration.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not found or float(found[1]) <= 0:
+        raise SamtuneError(f"{text!r} is no duration: write 30s, 90m, 8h or 2d")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; a column that starts with `>` is set to the right."""
+    made = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="fold",
+        )
+    return made

@@ -1,0 +1,141 @@
+"""What a running study looks like: a panel in place on a terminal, one line an event in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from samtune.cli.console import describe, duration, metric, table
+from samtune.config import StudyConfig
+from samtune.study.folder import BASELINE_KEY, Outcome
+
+STATE_STYLE = {"finished": "green", "stopped": "dim", "running": "cyan"}
+
+
+class Display:
+    """A `Listener` that draws.
+
+    Args:
+        ended: values of the trials that ended in earlier sessions, by key.
+        to_run: how many trials this session runs.
+    """
+
+    def __init__(
+        self, config: StudyConfig, console: Console, ended: dict[str, float | None], to_run: int
+    ) -> None:
+        self.config = config
+        self.console = console
+        self.to_run = to_run
+        self.started = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self.values: dict[str, dict[str, Any]] = {}
+        self.running: dict[str, tuple[int, float | None]] = {}
+        self.best: tuple[str, float] | None = None
+        for key, value in ended.items():
+            self._note(key, value)
+        self._live: Live | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Display]:
+        """Draws while the body runs."""
+        if not self.console.is_terminal:
+            yield self
+            return
+        with Live(
+            get_renderable=self._panel,
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as live:
+            self._live = live
+            yield self
+
+    def on_start(self, key: str, values: dict[str, Any], epochs_done: int) -> None:
+        """A trial begins, or goes on."""
+        self.values[key] = values
+        self.running[key] = (epochs_done, None)
+        again = f", goes on after epoch {epochs_done}" if epochs_done else ""
+        self._line(f"{self._name(key)} starts: {describe(values)}{again}")
+
+    def on_epoch(self, key: str, epoch: int, metrics: dict[str, float], duration_s: float) -> None:
+        """An epoch is safe on the disk."""
+        value = metrics[self.config.study.metric]
+        self.running[key] = (epoch, value)
+        if self.config.study.select == "best":
+            self._note(key, value)
+        shown = {k: v for k, v in metrics.items() if k.startswith(("train_", "val_"))}
+        self._line(
+            f"{self._name(key)} epoch {epoch}/{self.config.trial.training.epochs} "
+            + " ".join(f"{name} {metric(v)}" for name, v in shown.items())
+            + f" ({duration_s:.2g} s)"
+        )
+
+    def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
+        """A trial ended."""
+        self.running.pop(key, None)
+        self.counts[outcome.state] += 1
+        if outcome.state == "finished" or self.config.study.select == "best":
+            self._note(key, value)
+        reason = f": {outcome.reason}" if outcome.reason else ""
+        text = f"{self._name(key)} {outcome.state} after epoch {outcome.epoch}{reason}"
+        if outcome.state in ("failed", "out_of_memory", "diverged"):
+            self.console.print(text, style="red" if outcome.state == "failed" else "yellow")
+        else:
+            self._line(text)
+
+    def on_retry(self, key: str, reason: str) -> None:
+        """A worker was lost."""
+        self.console.print(f"{self._name(key)} lost its worker and goes on in another: {reason}")
+
+    def _note(self, key: str, value: float | None) -> None:
+        if value is None:
+            return
+        better = max if self.config.mode == "max" else min
+        if self.best is None or better(value, self.best[1]) != self.best[1]:
+            self.best = key, value
+
+    def _line(self, text: str) -> None:
+        if not self.console.is_terminal:
+            print(text, flush=True)
+
+    def _name(self, key: str) -> str:
+        return f"{key} (baseline)" if key == BASELINE_KEY else key
+
+    def _panel(self) -> Panel:
+        done = sum(self.counts.values())
+        elapsed = time.monotonic() - self.started
+        head = Table.grid(padding=(0, 2))
+        counts = ", ".join(f"{n} {state}" for state, n in self.counts.items()) or "starting"
+        eta = elapsed / done * (self.to_run - done) if done >= 3 else None
+        head.add_row(
+            ProgressBar(total=max(1, self.to_run), completed=done, width=30),
+            f"{done}/{self.to_run} trials",
+            counts,
+            f"{duration(elapsed)}" + (f", about {duration(eta)} left" if eta is not None else ""),
+        )
+        parts: list[Any] = [head]
+        if self.best:
+            key, value = self.best
+            values = describe(self.values.get(key, {}))
+            line = f"best {self.config.study.metric} {metric(value)}  {self._name(key)}  {values}"
+            parts.append(Text(line, style="bold green"))
+        rows = table("running", ">epoch", f">{self.config.study.metric}", "values")
+        for key, (epoch, latest) in list(self.running.items())[:16]:
+            epochs = self.config.trial.training.epochs
+            rows.add_row(
+                self._name(key), f"{epoch}/{epochs}", metric(latest), describe(self.values[key])
+            )
+        parts.append(rows)
+        return Panel(Group(*parts), title=f"study {self.config.name}", title_align="left")

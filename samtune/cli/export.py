@@ -1,0 +1,51 @@
+"""`samtune export`: the best checkpoint, to take home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from samtune.cli.console import big, new_console
+from samtune.cli.options import Plugins, Storage, StudyName
+from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE
+
+
+def export(
+    name: StudyName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    trial: Annotated[
+        str | None, typer.Option(help="Another trial than the best.", show_default=False)
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="pt or safetensors; default is what PATH ends in.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    plugin: Plugins = None,
+) -> None:
+    """Export a trial's weights; the file is reloaded and measured before this says done."""
+    from samtune import export as exporting
+    from samtune.study import Study, StudyFolder
+
+    kind: Any = format or exporting.SUFFIXES.get(output.suffix)
+    if kind not in exporting.SUFFIXES.values():
+        raise SamtuneError(
+            f"which format? Name a file that ends in {', '.join(exporting.SUFFIXES)}, "
+            "or add --format pt or --format safetensors."
+        )
+    folder = StudyFolder.open(storage, name)
+    study = Study(folder, folder.config_with_plugins(plugin or []))
+    chosen = study.trial(trial) if trial else None
+    done = exporting.export(study, chosen, output, kind, overwrite=force)
+    console = new_console()
+    console.print(
+        f"{done.path}: {done.trial}, epoch {done.epoch}, {big(done.parameters)} parameters; "
+        f"reloaded, {done.metric} {done.measured!r} as recorded."
+    )
+    if kind == "pt":
+        console.print(f'load:  torch.load("{output}", weights_only=True)["weights"]')
+    else:
+        console.print(f'load:  safetensors.torch.load_file("{output}")')

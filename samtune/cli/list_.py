@@ -1,0 +1,48 @@
+"""`samtune list`: the studies there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samtune.cli.console import metric, new_console, print_json, table
+from samtune.cli.options import AsJson, Storage
+from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE, open_study, study_names
+
+
+def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
+    """List the studies in a storage folder."""
+    rows: list[dict[str, Any]] = []
+    for name in study_names(storage):
+        try:
+            study = open_study(name, storage)
+        except SamtuneError as error:
+            rows.append({"name": name, "error": str(error).splitlines()[0]})
+            continue
+        best = study.best
+        rows.append(
+            {
+                "name": name,
+                "state": study.state,
+                "trials": study.counts(),
+                "metric": study.metric,
+                "best_trial": best.key if best else None,
+                "best_value": best.value if best else None,
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    console = new_console()
+    if not rows:
+        console.print(f"There is no study in {storage}. Start one with `samtune run FILE`.")
+        return
+    shown = table("study", "state", "trials", "metric", ">best", "trial")
+    for row in rows:
+        if "error" in row:
+            shown.add_row(row["name"], "unreadable", row["error"])
+            continue
+        counts = ", ".join(f"{n} {state}" for state, n in row["trials"].items())
+        value = metric(row["best_value"])
+        shown.add_row(row["name"], row["state"], counts, row["metric"], value, row["best_trial"])
+    console.print(shown)

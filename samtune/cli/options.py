@@ -1,0 +1,45 @@
+"""The options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Override the file: sam.rho=0.1, study.trials=8, "
+        "'search_space.sam.rho={float: [0.1, 1]}'.",
+        show_default=False,
+    ),
+]
+StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study.", show_default=False)]
+Storage = Annotated[
+    Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Ray cluster; default is RAY_ADDRESS, else this machine.",
+        show_default=False,
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", metavar="MODULE", help="Import this module of yours first.", show_default=False
+    ),
+]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

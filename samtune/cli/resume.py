@@ -1,0 +1,74 @@
+"""`samtune resume`: goes on after any ending, or extends a finished study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samtune.cli.console import new_console, seconds_of
+from samtune.cli.options import Address, Plugins, Storage, StudyName, TimeBudget
+from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE
+
+
+def resume(
+    name: StudyName,
+    trials: Annotated[
+        str | None,
+        typer.Option(metavar="+N", help="Add this many trials, as in +20.", show_default=False),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Address = None,
+    time_budget: TimeBudget = None,
+    plugin: Plugins = None,
+    force_unlock: Annotated[
+        bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
+    ] = False,
+) -> None:
+    """Go on with a study after a crash, a Ctrl-C, or to add trials."""
+    more = _more_trials(trials)
+    from samtune.cli.run import attend
+    from samtune.study import Study, StudyFolder
+    from samtune.tuning import resume_study
+    from samtune.tuning.run import extended, unfinished
+
+    folder = StudyFolder.open(storage, name)
+    config = extended(folder.config_with_plugins(plugin or []), more)
+    before = Study(folder, config)
+    console = new_console()
+    to_run = unfinished(before)
+    if not to_run and not before.is_running:
+        console.print(
+            f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
+            f"add trials with `samtune resume {name} --trials +20`."
+        )
+        return
+    done = sum(t.outcome is not None for t in before.trials)
+    console.print(f"study {name}: {done} trials are done, {to_run} to go")
+    attend(
+        console,
+        lambda listener: resume_study(
+            name,
+            storage=storage,
+            more_trials=more,
+            address=address,
+            listener=listener,
+            plugins=plugin or (),
+            plugin_folder=Path.cwd(),
+            force_unlock=force_unlock,
+            time_budget_s=seconds_of(time_budget) if time_budget else None,
+        ),
+        config=config,
+        before=before,
+        folder=folder.root,
+    )
+
+
+def _more_trials(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not text.startswith("+") or not text[1:].isdigit() or int(text) == 0:
+        raise SamtuneError(f"--trials {text}: write how many to add, as in --trials +20")
+    return int(text)

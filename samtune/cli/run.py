@@ -1,0 +1,92 @@
+"""`samtune run`: a new study, from its file to its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from samtune.cli.console import new_console, seconds_of
+from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
+from samtune.study import DEFAULT_STORAGE, Study
+
+
+def run(
+    file: StudyFile,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="Another name than the file's.", show_default=False)
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="How many trials to sample.", show_default=False)
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    address: Address = None,
+    time_budget: TimeBudget = None,
+    plugin: Plugins = None,
+    dry_run: Annotated[bool, typer.Option(help="Check and preview only.")] = False,
+) -> None:
+    """Run a study: search, record, and say which setting won and by how much."""
+    from samtune.cli.summary import print_preview
+    from samtune.preflight import preview
+    from samtune.study_file import read_study
+    from samtune.tuning import run_study
+
+    extra = [f"name={name}"] if name else []
+    extra += [f"study.trials={trials}"] if trials is not None else []
+    config = read_study(file, [*(overrides or []), *extra], plugin)
+    seconds = seconds_of(time_budget) if time_budget else None
+    console = new_console()
+    print_preview(console, preview(config, storage, timed=dry_run))
+    if dry_run:
+        return
+    where = storage / config.name
+    console.print(f"  folder     {where}, MLflow {_tracking_address()}\n")
+    attend(
+        console,
+        lambda listener: run_study(
+            config,
+            storage=storage,
+            address=address,
+            listener=listener,
+            plugin_folder=file.absolute().parent,
+            time_budget_s=seconds,
+        ),
+        config=config,
+        before=None,
+        folder=where,
+    )
+
+
+def attend(
+    console: Any,
+    start: Callable[[Any], Study],
+    *,
+    config: Any,
+    before: Study | None,
+    folder: Path,
+) -> None:
+    """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
+    from samtune.cli.display import Display
+    from samtune.cli.summary import print_summary
+    from samtune.tracking import wait_until_shipped
+    from samtune.tuning.run import unfinished
+
+    ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
+    to_run = unfinished(before) if before else config.study.trials + config.study.baseline
+    with Display(config, console, ended, to_run).shown() as display:
+        study = start(display)
+    print_summary(console, study)
+    if left := wait_until_shipped(folder):
+        console.print(
+            f"[yellow]MLflow has not taken {left} epochs yet; send them with "
+            f"`samtune sync {study.name}`. See {folder / 'tracking.log'}.[/]"
+        )
+
+
+def _tracking_address() -> str:
+    from samtune.tracking import tracking_uri, without_password
+
+    return without_password(tracking_uri())

@@ -1,0 +1,113 @@
+"""`samtune show`: one study, or one trial of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from samtune.cli.console import describe, metric, new_console, number, print_json, table
+from samtune.cli.options import AsJson, Storage, StudyName
+from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
+
+
+def show(
+    name: StudyName,
+    trial: Annotated[
+        str | None, typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> None:
+    """Show a study's trials, or one trial's epochs."""
+    study = open_study(name, storage)
+    if as_json:
+        chosen = study.trial(trial) if trial else None
+        print_json(_trial_json(chosen, epochs=True) if chosen else _study_json(study))
+    elif trial:
+        _print_trial(study.trial(trial))
+    else:
+        _print_study(study)
+
+
+def _print_study(study: Study) -> None:
+    console = new_console()
+    counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
+    console.print(f"study {study.name}: {study.state}; {counts}")
+    by = study.config.study.select
+    console.print(f"{study.folder.root}; trials count by their {by} epoch\n")
+    rows = table(
+        "trial",
+        "state",
+        ">epochs",
+        f">last {study.metric}",
+        f">best {study.metric}",
+        ">at",
+        "values",
+    )
+    best = study.best
+    in_order = study.ranking + [t for t in study.trials if t not in study.ranking]
+    for trial in in_order:
+        top, last = trial.best_epoch, trial.last_epoch
+        rows.add_row(
+            trial.key + (" baseline" if trial.is_baseline else ""),
+            trial.state,
+            str(len(trial.epochs)),
+            metric(last.metrics[trial.metric] if last else None),
+            metric(top.metrics[trial.metric] if top else None),
+            str(top.epoch) if top else "-",
+            describe(trial.values),
+            style="bold green" if trial is best else None,
+        )
+    console.print(rows)
+
+
+def _print_trial(trial: Trial) -> None:
+    console = new_console()
+    reason = f": {trial.outcome.reason}" if trial.outcome and trial.outcome.reason else ""
+    console.print(f"{trial.key} {trial.state}{reason}")
+    for section, settings in trial.config.items():
+        shown = ", ".join(f"{key} {number(value)}" for key, value in settings.items())
+        console.print(f"  {section:10} {shown}")
+    if trial.epochs:
+        names = list(trial.epochs[0].metrics)
+        rows = table(">epoch", *(f">{n}" for n in names), ">seconds")
+        for entry in trial.epochs:
+            style = "bold green" if entry is trial.best_epoch else None
+            values = (number(entry.metrics[n]) for n in names)
+            rows.add_row(str(entry.epoch), *values, f"{entry.duration_s:.2f}", style=style)
+        console.print(rows)
+    console.print(f"{trial.folder.root}")
+
+
+def _study_json(study: Study) -> dict[str, Any]:
+    best = study.best
+    return {
+        "name": study.name,
+        "state": study.state,
+        "folder": str(study.folder.root),
+        "metric": study.metric,
+        "mode": study.config.mode,
+        "select": study.config.study.select,
+        "best_trial": best.key if best else None,
+        "trials": [_trial_json(t, epochs=False) for t in study.trials],
+    }
+
+
+def _trial_json(trial: Trial, *, epochs: bool) -> dict[str, Any]:
+    best, last = trial.best_epoch, trial.last_epoch
+    shown: dict[str, Any] = {
+        "trial": trial.key,
+        "state": trial.state,
+        "reason": trial.outcome.reason if trial.outcome else "",
+        "baseline": trial.is_baseline,
+        "values": trial.values,
+        "epochs_done": len(trial.epochs),
+        "value": trial.value,
+        "best": best and {"epoch": best.epoch, **best.metrics},
+        "last": last and {"epoch": last.epoch, **last.metrics},
+    }
+    if epochs:
+        shown["config"] = trial.config
+        shown["epochs"] = [{"epoch": e.epoch, **e.metrics} for e in trial.epochs]
+    return shown

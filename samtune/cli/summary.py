@@ -1,0 +1,159 @@
+"""What is said before a study starts and after it ends."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from samtune.cli.console import big, describe, duration, metric, size, table
+from samtune.config import FloatRange, IntRange, StudyConfig
+from samtune.preflight import Preview
+from samtune.study import Study, Trial
+
+
+def print_preview(console: Console, preview: Preview) -> None:
+    """The space, the models at its corners, the scheduler's rungs and the cost."""
+    config, data = preview.config, preview.data
+    training = config.trial.training
+    console.print(f"[bold]study {config.name}[/]: {config.study.metric} ({config.mode})")
+    height, width = data.image_size
+    console.print(
+        f"  data       {config.trial.dataset.name}, {height}x{width}x{data.in_channels}, "
+        f"{data.num_classes} classes: {len(data.train):,} to train, {len(data.val):,} to validate"
+    )
+    for i, (path, distributions) in enumerate(config.search_space.items()):
+        for distribution in distributions:
+            console.print(f"  {'space' if not i else '':10} {path}: {in_words(distribution)}")
+    for i, corner in enumerate(preview.corners):
+        which = describe(corner.values) or config.trial.model.name
+        timed = f", {corner.step_s * 1000:.0f} ms a SAM step" if corner.step_s else ""
+        console.print(
+            f"  {'models' if not i else '':10} {which}: "
+            f"{big(corner.parameters)} parameters, {big(corner.macs)} multiply-adds{timed}"
+        )
+    how = f"{config.study.trials} trials by {config.study.sampler}"
+    how += ", and a baseline with rho = 0" if config.study.baseline else ""
+    console.print(f"  trials     {how}; up to {training.epochs} epochs of {_steps(preview)}")
+    if preview.rungs:
+        reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)
+        console.print(f"  asha       about {reached}")
+    cost = f"about {preview.epochs} epochs in all"
+    if all(corner.step_s for corner in preview.corners):
+        ends = [(c.step_s or 0) * preview.steps_per_epoch * preview.epochs for c in preview.corners]
+        cost += f", {duration(min(ends))} to {duration(max(ends))} of one trial slot"
+    console.print(
+        f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
+        f"{size(preview.disk_free_bytes)} free on disk"
+    )
+
+
+def print_summary(console: Console, study: Study) -> None:
+    """The best trials, what SAM gained, what is at the edge, what failed, and what to do next."""
+    counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
+    console.print(f"\n[bold]study {study.name}[/]: {counts}")
+    _print_ranking(console, study)
+    _print_gain(console, study)
+    for line in edges(study):
+        console.print(f"[yellow]{line}[/]")
+    for trial in study.trials:
+        if trial.state in ("failed", "out_of_memory") and trial.outcome:
+            console.print(f"[red]{trial.key} {trial.state}: {trial.outcome.reason}[/]")
+            console.print(f"  see samtune logs {study.name} {trial.key}")
+    console.print(
+        f"\nnext:  samtune ui        samtune show {study.name}        "
+        f"samtune export {study.name} -o best.pt"
+    )
+
+
+def in_words(distribution: object) -> str:
+    """A distribution as one reads it."""
+    match distribution:
+        case FloatRange(bounds=(low, high), step=step, log=log):
+            text = f"{low:g} to {high:g}"
+        case IntRange(bounds=(low, high), step=step, log=log):
+            text = f"{low} to {high}"
+        case _:
+            choices = getattr(distribution, "choice", [])
+            step, log, text = None, False, ", ".join(str(c) for c in choices)
+    text += ", log scale" if log else ""
+    text += f", in steps of {step:g}" if step else ""
+    when = getattr(distribution, "when", None)
+    if when:
+        text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
+    return text
+
+
+def edges(study: Study) -> list[str]:
+    """A sentence for each searched number whose best value lies at the end of its range.
+
+    The outer twentieth of the range counts as its end, on the log scale where the range has one.
+    """
+    best = study.best
+    if best is None or best.is_baseline:
+        return []
+    lines = []
+    for path, value in best.values.items():
+        found = study.config.active(path, best.values)
+        if not found or not isinstance(found[1], FloatRange | IntRange):
+            continue
+        place = _place(found[1], value)
+        if not 0.05 < place < 0.95:
+            end, word = ("lower", "smaller") if place < 0.5 else ("upper", "larger")
+            lines.append(
+                f"{path}: the best value, {value:.4g}, is at the {end} end of its range; "
+                f"{word} ones may be better."
+            )
+    return lines
+
+
+def _place(distribution: FloatRange | IntRange, value: float) -> float:
+    import math
+
+    low, high = distribution.bounds
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)
+
+
+def _print_ranking(console: Console, study: Study) -> None:
+    rows = table("", "trial", f">last {study.metric}", f">best {study.metric}", ">at", "values")
+    for place, trial in enumerate(study.ranking[:5], 1):
+        rows.add_row(f"{place}.", *_row(trial))
+    baseline = study.baseline
+    if baseline and baseline.epochs and baseline not in study.ranking[:5]:
+        rows.add_row("", *_row(baseline))
+    console.print(rows)
+
+
+def _row(trial: Trial) -> list[str]:
+    last, best = trial.last_epoch, trial.best_epoch
+    name = f"{trial.key} baseline" if trial.is_baseline else trial.key
+    return [
+        name,
+        metric(last.metrics[trial.metric] if last else None),
+        metric(best.metrics[trial.metric] if best else None),
+        f"epoch {best.epoch}" if best else "-",
+        describe(trial.values),
+    ]
+
+
+def _print_gain(console: Console, study: Study) -> None:
+    best, baseline = study.best, study.baseline
+    if not best or not baseline or best.value is None or baseline.value is None:
+        return
+    by = "best" if study.config.study.select == "best" else "last"
+    base = study.config.trial
+    setting = f"{base.optimizer.name} alone (rho = 0, {base.model.name} as under trial:)"
+    if best.is_baseline:
+        console.print(f"No SAM trial beat {setting}: {study.metric} {metric(baseline.value)}.")
+        return
+    gain = best.value - baseline.value
+    rho = best.config["sam"]["rho"]
+    console.print(
+        f"[bold]Best rho {rho:.3g}[/]: {by} {study.metric} [bold]{metric(best.value)}[/] against "
+        f"{metric(baseline.value)} of {setting}: {gain:+.4f}."
+    )
+
+
+def _steps(preview: Preview) -> str:
+    config: StudyConfig = preview.config
+    return f"{preview.steps_per_epoch} steps, batches of {config.trial.training.batch_size}"

@@ -1,0 +1,41 @@
+"""`samtune train`: one run of `trial:`, without Ray."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from samtune.cli.console import metric, new_console
+from samtune.cli.options import Overrides, Plugins, Storage, StudyFile
+from samtune.errors import NoUsableTrialError
+from samtune.study import DEFAULT_STORAGE
+
+
+def train(
+    file: StudyFile,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; default is the file's with -train.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    plugin: Plugins = None,
+) -> None:
+    """Train the file's `trial:` once, without Ray; the run is a study of one trial."""
+    from samtune.study.single import train_single
+    from samtune.study_file import read_study
+
+    config = read_study(file, overrides or [], plugin)
+    console = new_console()
+    for progress in train_single(config, name or f"{config.name}-train", storage):
+        if progress.outcome is None:
+            shown = {k: v for k, v in progress.metrics.items() if k.startswith(("train_", "val_"))}
+            console.print(
+                f"epoch {progress.epoch}/{config.trial.training.epochs} "
+                + " ".join(f"{key} {metric(value)}" for key, value in shown.items())
+                + ("  (from before)" if progress.replayed else f"  {progress.duration_s:.2g} s")
+            )
+        elif progress.outcome.state != "finished":
+            raise NoUsableTrialError(f"{progress.outcome.state}: {progress.outcome.reason}")
+    run = name or f"{config.name}-train"
+    console.print(f"next:  samtune show {run} t0001        samtune export {run} -o model.pt")

@@ -1,0 +1,127 @@
+"""The best checkpoint to take home, reloaded and measured before anyone is told it is done."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from samtune.checkpoint import load_weights
+from samtune.errors import SamtuneError
+from samtune.files import write_atomically
+from samtune.models import build_model
+from samtune.study.study import Study, Trial
+from samtune.study.weights import TrainedModel, load_trained
+
+Format = Literal["pt", "safetensors"]
+SUFFIXES: dict[str, Format] = {".pt": "pt", ".pth": "pt", ".safetensors": "safetensors"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        recorded, measured: the study's metric as the journal has it, and from the file itself.
+    """
+
+    path: Path
+    trial: str
+    epoch: int
+    metric: str
+    recorded: float
+    measured: float
+    parameters: int
+
+
+def export(
+    study: Study, trial: Trial | None, path: Path, format: Format, *, overwrite: bool = False
+) -> Exported:
+    """Writes a trial's weights with the recipe of its model, and checks the file by using it.
+
+    A `.pt` file is a dictionary for `torch.load(path, weights_only=True)`: `weights` is a state
+    dict, `model` the arguments of `samtune.models.build_model`. A safetensors file holds the same
+    weights, with the rest as JSON under `samtune` in its header.
+
+    Args:
+        trial: which one; None is the best.
+
+    Raises:
+        SamtuneError: there is nothing to export, the target exists, or the file does not give the
+            recorded metric.
+    """
+    trial = trial or study.best
+    if trial is None:
+        raise SamtuneError(f"study {study.name!r} has no finished epoch yet: nothing to export")
+    if path.exists() and not overwrite:
+        raise SamtuneError(f"{path} exists; add --force to replace it")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise SamtuneError(f"{path} cannot be a file here: name a file in an existing folder")
+    trained = load_trained(trial)
+    about = {
+        "study": study.name,
+        "trial": trained.trial,
+        "epoch": trained.epoch,
+        "metrics": trained.metrics,
+        "model": trained.recipe,
+        "config": trial.config,
+    }
+    weights = {name: tensor.contiguous().clone() for name, tensor in _state(trained).items()}
+    if format == "pt":
+        buffer = io.BytesIO()
+        torch.save({"weights": weights, **about}, buffer)
+        content = buffer.getvalue()
+    else:
+        content = to_safetensors(weights, {"samtune": json.dumps(about)})
+
+    # Measured before the target exists: a file that is there is a file that works.
+    temporary = path.with_name(f".{path.name}.unchecked")
+    try:
+        write_atomically(temporary, content)
+        model = load_exported(temporary, format)
+        measured = _with_model(trained, model).evaluate()[study.metric]
+        recorded = trained.metrics[study.metric]
+        if measured != recorded:
+            raise SamtuneError(
+                f"the exported file gives {study.metric} {measured!r}, but {recorded!r} was "
+                "recorded; nothing was written. Was it trained with other hardware or versions?"
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise SamtuneError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Exported(
+        path, trained.trial, trained.epoch, study.metric, recorded, measured, parameters
+    )
+
+
+def load_exported(path: Path, format: Format | None = None) -> nn.Module:
+    """The model in an exported file, ready for inference."""
+    format = format or SUFFIXES[path.suffix]
+    if format == "pt":
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        weights, recipe = content["weights"], content["model"]
+    else:
+        weights, about = load_weights(path)
+        recipe = about["model"]
+    model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def _state(trained: TrainedModel) -> dict[str, torch.Tensor]:
+    return trained.model.state_dict()
+
+
+def _with_model(trained: TrainedModel, model: nn.Module) -> TrainedModel:
+    from dataclasses import replace
+
+    return replace(trained, model=model)

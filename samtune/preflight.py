@@ -1,0 +1,186 @@
+"""What can be known before any trial starts: that every trial can run, and what it will cost.
+
+A range that allows a depth no architecture has, a data set that is not there, a folder that cannot
+be written: each is found in seconds here and not in trial 37.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from samtune.config import StudyConfig, TrialConfig
+from samtune.data import DataSplits, load_dataset
+from samtune.errors import SamtuneError, StudyFileError
+from samtune.tasks import build_task
+from samtune.training import new_model, sam_step, set_up
+
+MOST_COMBINATIONS = 512
+TIMED_BELOW_FLOPS = 2e11  # a step of more than about a second on a CPU core is not worth timing
+
+
+@dataclass(frozen=True)
+class Corner:
+    """One combination of model settings.
+
+    Attributes:
+        values: the searched model settings, by path.
+        parameters: how many weights.
+        macs: multiply-adds of one image, forward.
+        step_s: seconds of one SAM step on one CPU thread here; None where it was not timed.
+    """
+
+    values: dict[str, Any]
+    parameters: int
+    macs: int
+    step_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a study will do.
+
+    Attributes:
+        corners: the smallest and the largest model.
+        rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
+        epochs: what all trials together will train, about.
+        disk_bytes: states and weights at the end, at most.
+    """
+
+    config: StudyConfig
+    data: DataSplits
+    corners: list[Corner]
+    rungs: list[tuple[int, int]]
+    epochs: int
+    disk_bytes: int
+    disk_free_bytes: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        batch_size = self.config.trial.training.batch_size
+        return max(1, len(self.data.train) // batch_size)
+
+
+def preview(config: StudyConfig, storage: Path, *, timed: bool = False) -> Preview:
+    """Checks that every trial of a study can run, and says what it will cost.
+
+    Args:
+        timed: also measure a training step of the smallest and the largest model.
+
+    Raises:
+        StudyFileError: the search space allows what cannot be built.
+        SamtuneError: the data set or the storage is not there.
+    """
+    free = free_space(storage)
+    data = load_dataset(config.trial.dataset.name, **config.trial.dataset.params)
+    corners = sorted(_every_model(config, data), key=lambda corner: corner.parameters)
+    ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
+    if timed:
+        ends = [_timed(corner, config, data) for corner in ends]
+    rungs = expected_rungs(config)
+    trials = config.study.trials + config.study.baseline
+    # Weights and momentum in each of two states, and the best weights once more.
+    disk = trials * 5 * 4 * corners[-1].parameters
+    return Preview(config, data, ends, rungs, _expected_epochs(config, rungs), disk, free)
+
+
+def expected_rungs(config: StudyConfig) -> list[tuple[int, int]]:
+    """ASHA's rungs: epoch, and how many of the trials reach it if a fixed share always goes on."""
+    scheduler = config.study.scheduler
+    if scheduler.name != "asha":
+        return []
+    rungs = []
+    epoch, left = scheduler.grace_epochs, float(config.study.trials)
+    while epoch < config.trial.training.epochs:
+        rungs.append((epoch, max(1, round(left))))
+        epoch *= scheduler.reduction_factor
+        left /= scheduler.reduction_factor
+    return [*rungs, (config.trial.training.epochs, max(1, round(left)))]
+
+
+def free_space(storage: Path) -> int:
+    """Bytes free where the study will be.
+
+    Raises:
+        SamtuneError: the folder cannot be written.
+    """
+    existing = storage.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise SamtuneError(f"storage {storage} cannot be written: {existing} is not writable")
+    return shutil.disk_usage(existing).free
+
+
+def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
+    """Builds and runs, on torch's meta device, each model that the space allows."""
+    paths = [path for path in config.search_space if path.startswith("model.")]
+    corners = []
+    problems: dict[str, None] = {}
+    for values in itertools.islice(config.combinations(paths), MOST_COMBINATIONS):
+        trial = config.trial_with(values)
+        try:
+            corners.append(_measured(values, trial, data))
+        except (ValueError, RuntimeError, IndexError) as error:
+            allowed = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+            size = "x".join(str(s) for s in data.image_size)
+            reason = " ".join(str(error).split())[:300]
+            problems[
+                f"search_space allows {allowed or 'the base trial'}, which does not work on "
+                f"{size} images with {data.in_channels} channels: {reason}"
+            ] = None
+    if problems:
+        raise StudyFileError(f"study {config.name}", list(problems))
+    return corners
+
+
+def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> Corner:
+    with torch.device("meta"):
+        model = new_model(trial, data)
+        images = torch.empty(2, data.in_channels, *data.image_size)
+        with FlopCounterMode(display=False) as counter:
+            model(images)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Corner(values, parameters, counter.get_total_flops() // 4)
+
+
+def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
+    trial = config.trial_with(corner.values)
+    if 12 * corner.macs * trial.training.batch_size > TIMED_BELOW_FLOPS:
+        return corner
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.study.resources.cpus)
+    try:
+        cpu = torch.device("cpu")
+        state = set_up(trial, data, cpu)
+        task = build_task(data.task, label_smoothing=trial.training.label_smoothing)
+        batches = data.train_batches(trial.training.batch_size, cpu)
+        inputs, targets = next(iter(batches.shuffled(0)))
+        sam_step(state, task, inputs, targets)
+        started = time.perf_counter()
+        sam_step(state, task, inputs, targets)
+        step_s = time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+    return Corner(corner.values, corner.parameters, corner.macs, step_s)
+
+
+def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:
+    epochs = config.trial.training.epochs
+    if not rungs:
+        return epochs * (config.study.trials + config.study.baseline)
+    total = epochs * config.study.baseline
+    before = 0
+    for epoch, trials in rungs:
+        total += trials * (epoch - before)
+        before = epoch
+    return total

@@ -1,0 +1,37 @@
+"""A study of one trial: what `samtune train` runs, in this process and without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from samtune.config import StudyConfig
+from samtune.errors import SamtuneError
+from samtune.study.folder import StudyFolder, trial_key
+from samtune.study.trial_run import Progress, run_trial
+
+
+def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Progress]:
+    """Trains `config.trial` and yields its progress; called again, it goes on where it was.
+
+    Raises:
+        SamtuneError: a study of this name with another trial exists.
+    """
+    search = config.study.model_copy(update={"trials": 1, "baseline": False})
+    single = config.model_copy(update={"name": name, "search_space": {}, "study": search})
+    if (storage / name / "manifest.json").exists():
+        folder = StudyFolder.open(storage, name)
+        record = folder.trial(trial_key(1)).record()
+        if record and record["hash"] != config.trial.hash:
+            raise SamtuneError(
+                f"{storage / name} holds a run with other settings; take another --name."
+            )
+    else:
+        folder = StudyFolder.create(storage, single)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with folder.session() as session:
+        trial = folder.trial(trial_key(1))
+        trial.hand_out(single.record(trial.key, {}), session)
+        yield from run_trial(trial, session, device=device)
