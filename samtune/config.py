@@ -199,9 +199,13 @@ class ResourcesConfig(Config):
 
 
 class SearchConfig(Config):
-    """How the search goes: the `study:` section."""
+    """How the search goes: the `study:` section.
+
+    `mode` follows from the metric and need not be given.
+    """
 
     metric: str = "val_accuracy"
+    mode: Literal["min", "max"] | None = None
     select: Literal["best", "last"] = "best"
     trials: Count = 24
     sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"] = "tpe"
@@ -300,9 +304,8 @@ class StudyConfig(Config):
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the metric is better when smaller or larger."""
-        from samtune.tasks import study_metrics
-
-        return study_metrics(self.task)[self.study.metric]
+        assert self.study.mode is not None, "check_study fills it in"
+        return self.study.mode
 
 
 def to_yaml(config: StudyConfig) -> str:

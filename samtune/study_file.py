@@ -55,6 +55,8 @@ def check_study(
     document: Document, folder: Path, plugins: Sequence[str] | None = None
 ) -> StudyConfig:
     """Checks a parsed study file; relative paths in it start from `folder`."""
+    from samtune.tasks import study_metrics
+
     problems = Problems(document)
     raw = document.value
     if not isinstance(raw, dict):
@@ -78,6 +80,8 @@ def check_study(
     problems.raise_if_any()
     assert trial is not None
     assert search is not None
+    modes = study_metrics(MODELS[trial.model.name].task or "classification")
+    search = search.model_copy(update={"mode": modes[search.metric]})
     return StudyConfig(
         name=raw["name"], trial=trial, search_space=space, study=search, plugins=wanted
     )
@@ -386,6 +390,10 @@ def _check_search(
             ("study", "metric"),
             f"no metric named {search.metric!r}.{did_you_mean(search.metric, metrics)} "
             f"There are: {', '.join(metrics)}.",
+        )
+    elif search.mode not in (None, metrics[search.metric]):
+        problems.add(
+            ("study", "mode"), f"{search.metric} is better when it is {metrics[search.metric]}imal."
         )
     if search.scheduler.name != "none" and search.scheduler.grace_epochs > trial.training.epochs:
         problems.add(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from samtune.errors import SamtuneError
 from samtune.files import read_json, write_json
+from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 
@@ -60,16 +61,21 @@ def without_password(uri: str) -> str:
 
 
 @contextmanager
-def following(root: Path) -> Iterator[None]:
+def following(
+    root: Path, plugins: Sequence[str] = (), plugin_folder: Path | None = None
+) -> Iterator[None]:
     """Ships a study's records to MLflow while the body runs, and the rest after it.
 
-    On leaving it waits until all is shipped, half a minute at most; what then is left goes on by
-    itself, or waits for `samtune sync`.
+    The process goes on by itself for at most half a minute after the body ends; what is left then
+    waits for `samtune sync`.
     """
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(), **_CLIENT_ENVIRONMENT}
     with open(root / "tracking.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "samtune.tracking", str(root)],
+            [
+                *(sys.executable, "-m", "samtune.tracking"),
+                *(str(root), str(plugin_folder or Path.cwd()), *plugins),
+            ],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -331,6 +337,9 @@ def _follow(root: Path) -> None:
     folder = StudyFolder(root)
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with FileLock(root / "tracking.lock"):
+        # Importing MLflow takes seconds of a core, which the first trials need more.
+        while not (_closed_within(POLL_S) or any(root.glob("trials/*/epochs.jsonl"))):
+            pass
         shipper: Shipper | None = None
         wait_s = POLL_S
         deadline = None
@@ -361,4 +370,5 @@ def _closed_within(seconds: float) -> bool:
 
 
 if __name__ == "__main__":
+    load_plugins(sys.argv[3:], Path(sys.argv[2]))  # they may hold the best trial's model
     _follow(Path(sys.argv[1]))

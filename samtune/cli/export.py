@@ -37,7 +37,7 @@ def export(
             "or add --format pt or --format safetensors."
         )
     folder = StudyFolder.open(storage, name)
-    study = Study(folder, folder.config_with_plugins(plugin or []))
+    study = Study(folder, folder.checked_config(plugin or [], Path.cwd()))
     chosen = study.trial(trial) if trial else None
     done = exporting.export(study, chosen, output, kind, overwrite=force)
     console = new_console()

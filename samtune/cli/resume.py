@@ -35,7 +35,7 @@ def resume(
     from samtune.tuning.run import extended, unfinished
 
     folder = StudyFolder.open(storage, name)
-    config = extended(folder.config_with_plugins(plugin or []), more)
+    config = extended(folder.checked_config(plugin or [], Path.cwd()), more)
     before = Study(folder, config)
     console = new_console()
     to_run = unfinished(before)

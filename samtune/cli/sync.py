@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from samtune.cli.console import new_console
-from samtune.cli.options import Storage, StudyName
+from samtune.cli.options import Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
 
 
-def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE) -> None:
+def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = None) -> None:
     """Send everything that MLflow has not taken yet; running it twice doubles nothing."""
     from samtune import tracking
+    from samtune.registry import load_plugins
     from samtune.study import StudyFolder
 
+    load_plugins(plugin or [], Path.cwd())
     sent = tracking.sync(StudyFolder.open(storage, name))
     address = tracking.without_password(tracking.tracking_uri())
     new_console().print(f"{sent} epochs sent to {address}; MLflow is up to date.")

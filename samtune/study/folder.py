@@ -21,7 +21,7 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from samtune.config import NAME_PATTERN, StudyConfig, TrialConfig, to_yaml
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
@@ -239,11 +240,21 @@ class StudyFolder:
         return driver is not None and driver.is_alive
 
     def config(self) -> StudyConfig:
-        """The resolved study file, checked anew."""
-        return check_study(read_yaml(self.root / "study.yaml"), self.root)
+        """The resolved study file, for reading: no model, data set or plugin is imported."""
+        try:
+            return StudyConfig.model_validate(read_yaml(self.root / "study.yaml").value)
+        except ValidationError as error:
+            raise SamtuneError(
+                f"study {self.name!r}: its study.yaml was changed or written by another samtune "
+                f"({error.error_count()} problems)"
+            ) from error
 
-    def config_with_plugins(self, plugins: list[str]) -> StudyConfig:
-        """The same, importing only the plugins that the user has named this time."""
+    def checked_config(self, plugins: Sequence[str], plugin_folder: Path) -> StudyConfig:
+        """The resolved study file, for training: checked, with the plugins the user names.
+
+        Raises:
+            SamtuneError: the study needs plugins that were not named.
+        """
         document = read_yaml(self.root / "study.yaml")
         recorded = document.value.get("plugins", [])
         missing = [module for module in recorded if module not in plugins]
@@ -253,7 +264,7 @@ class StudyFolder:
                 f"study {self.name!r} uses {', '.join(missing)}, code that is imported only when "
                 f"you say so: add {flags}"
             )
-        return check_study(document, self.root, plugins)
+        return check_study(document, plugin_folder, plugins)
 
     def save_config(self, config: StudyConfig) -> None:
         """Writes the resolved study file."""

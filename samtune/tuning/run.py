@@ -124,7 +124,7 @@ def resume_study(
         force_unlock: take over from a driver on another machine that is surely gone.
     """
     folder = StudyFolder.open(Path(storage), name)
-    config = extended(folder.config_with_plugins(list(plugins)), more_trials)
+    config = extended(folder.checked_config(plugins, plugin_folder or Path.cwd()), more_trials)
     session = _Session(address, listener or Silent(), plugin_folder, time_budget_s, force_unlock)
     return session.run(folder, config)
 
@@ -158,7 +158,10 @@ class _Session:
             folder.save_config(config)
             search = Search(folder, config, number, self.listener)
             if search.to_run:
-                with tracking.following(folder.root), _ray(self.address) as ray:
+                with (
+                    tracking.following(folder.root, config.plugins, self.plugin_folder),
+                    _ray(self.address) as ray,
+                ):
                     slots = find_slots(ray.nodes(), config.study.resources)
                     with _time_budget(self.time_budget_s, signals):
                         self._tune(search, slots, signals)
@@ -180,13 +183,8 @@ class _Session:
     def _tune(self, search: Search, slots: Slots, signals: _Signals) -> None:
         from ray import tune
 
-        from samtune.tuning.trial import (
-            Guard,
-            TrialActor,
-            TuneCallback,
-            TuneScheduler,
-            TuneSearcher,
-        )
+        from samtune.tuning.adapters import Guard, TuneCallback, TuneScheduler, TuneSearcher
+        from samtune.tuning.trial import TrialActor
 
         folder = search.folder
         folder.remove_tune_folders()
