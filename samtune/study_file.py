@@ -281,24 +281,26 @@ def _unknown_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, A
 
 
 def _known_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, Any]) -> bool:
-    return path in set(_paths(whole, raw_space))
+    known = set(_paths(whole, raw_space))
+    return path in known or f"{path.partition('.')[0]}.*" in known
 
 
 def _paths(whole: Mapping[str, Any], raw_space: Mapping[str, Any]) -> Iterator[str]:
-    """Every path into `trial` that a search space may name."""
+    """Every path into `trial` that a search space may name; `model.*` if the model is unknown."""
     for section, cls in (("sam", SamConfig), ("training", TrainingConfig)):
         yield from (f"{section}.{key}" for key in cls.model_fields)
     trial = whole.get("trial")
     for section, registry in (("model", MODELS), ("dataset", DATASETS)):
         yield f"{section}.name"
         for name in _possible_names(section, trial, raw_space):
-            if name in registry:
-                yield from (f"{section}.{key}" for key in registry[name].schema.model_fields)
+            known = registry[name].schema.model_fields if name in registry else ["*"]
+            yield from (f"{section}.{key}" for key in known)
     yield "optimizer.name"
     for name in _possible_names("optimizer", trial, raw_space):
         try:
             signature = inspect.signature(optimizer_class(name))
         except UnknownNameError:
+            yield "optimizer.*"
             continue
         yield from (f"optimizer.{key}" for key in signature.parameters if key != "params")
 

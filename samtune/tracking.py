@@ -205,7 +205,8 @@ class Shipper:
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.folder.name)
         if found is None:
-            return str(self.client.create_experiment(self.folder.name))
+            tags = {"mlflow.experimentKind": "custom_model_development"}  # not the GenAI view
+            return str(self.client.create_experiment(self.folder.name, tags=tags))
         if found.lifecycle_stage == "deleted":
             raise SamtuneError(
                 f"the MLflow experiment {self.folder.name!r} was deleted: restore it with "
@@ -286,7 +287,12 @@ class Shipper:
         self.shipped["summary"] = summary
 
     def _find_or_create(self, key: str, tags: dict[str, str], name: str) -> tuple[str, bool]:
-        tags = {"samtune.study_id": self.study_id, "samtune.trial": key or "study", **tags}
+        tags = {
+            "samtune.study_id": self.study_id,
+            "samtune.trial": key or "study",
+            "mlflow.source.name": "samtune",
+            **tags,
+        }
         condition = " and ".join(
             f"tags.`{tag}` = '{tags[tag]}'" for tag in ("samtune.study_id", "samtune.trial")
         )

@@ -279,6 +279,9 @@ def _ray(address: str | None) -> Iterator[Any]:
     os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
     import ray
 
+    if ray.is_initialized():  # a program that brings its own Ray keeps it
+        yield ray
+        return
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:

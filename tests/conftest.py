@@ -1,0 +1,58 @@
+"""What several test files share: a tiny study file and folders of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from samtune.config import StudyConfig
+from samtune.study.folder import StudyFolder
+from samtune.study_file import check_study
+from samtune.yaml_reader import parse_yaml
+
+TINY = """
+name: tiny
+trial:
+  model: {name: wide_resnet, depth: 10, width_factor: 1}
+  dataset: {name: digits, label_noise: 0.4}
+  optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
+  sam: {rho: 0.3}
+  training: {epochs: 3, batch_size: 400}
+search_space:
+  sam.rho: {float: [0.01, 1.0], log: true}
+  optimizer.lr: {float: [0.01, 0.5], log: true}
+study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def study_text() -> str:
+    return TINY
+
+
+@pytest.fixture
+def study_config() -> Callable[..., StudyConfig]:
+    """Makes a checked study, from `TINY` with replaced pieces of text."""
+
+    def make(*replacements: tuple[str, str]) -> StudyConfig:
+        text = TINY
+        for old, new in replacements:
+            assert old in text, old
+            text = text.replace(old, new)
+        return check_study(parse_yaml(text, "tiny.yaml"), Path.cwd())
+
+    return make
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path, study_config: Callable[..., StudyConfig]) -> StudyFolder:
+    """A new study on disk with no trial in it."""
+    return StudyFolder.create(tmp_path, study_config())

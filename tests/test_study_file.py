@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from samtune.config import FloatRange, StudyConfig, to_yaml
+from samtune.errors import StudyFileError
+from samtune.study_file import check_study, read_study
+from samtune.yaml_reader import parse_yaml
+
+SEARCH_SPACES = Path(__file__).parent.parent / "search_spaces"
+Make = Callable[..., StudyConfig]
+
+
+@pytest.mark.parametrize("path", sorted(SEARCH_SPACES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_study_file_is_valid_and_named_like_its_file(path: Path) -> None:
+    assert read_study(path).name == path.stem
+
+
+def test_all_mistakes_are_listed_at_once_with_lines_and_suggestions(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        """name: bad name
+trial:
+  model: {name: wide_resent}
+  dataset: {name: digits, label_noise: 1.4}
+  optimizer: {name: sgd, lr: -1, momentm: 0.9}
+  sam: {rho: .nan}
+  training: {epochs: 2.5, batchsize: 120}
+search_space:
+  sam.rho: {float: [0.5, 0.1]}
+  sam.roh: {float: [0.1, 0.5]}
+  model.depth: {int: [10, 16], step: 4}
+  training.batch_size: {choice: []}
+study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
+"""
+    )
+    with pytest.raises(StudyFileError) as error:
+        read_study(path)
+    problems = "\n".join(error.value.problems)
+    for expected in (
+        "line 1, name: must be 1 to 64 letters",
+        "line 3, trial.model.name: No model named 'wide_resent'. Did you mean 'wide_resnet'?",
+        "line 4, trial.dataset.label_noise: should be less than 1, got 1.4",
+        "line 5, trial.optimizer.lr: must be a number above 0, got -1",
+        "line 5, trial.optimizer.momentm: no such setting. Did you mean 'momentum'?",
+        "line 6, trial.sam.rho: should be a finite number",
+        "line 7, trial.training.epochs: should be a valid integer, got 2.5",
+        "line 7, trial.training.batchsize: no such setting. Did you mean 'batch_size'?",
+        "line 9, search_space.sam.rho: the lower end must be below the upper, got [0.5, 0.1]",
+        "line 10, search_space.sam.roh: trial has no such setting. Did you mean 'sam.rho'?",
+        "line 11, search_space.model.depth: steps of 4 from 10 do not meet 16",
+        "line 12, search_space.training.batch_size",
+        "line 13, study.scheduler.redution_factor: no such setting. Did you mean 'reduction_fac",
+    ):
+        assert expected in problems
+    assert str(error.value).startswith(f"{path} has {len(error.value.problems)} problems:")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rho: 0.3", "rho: -0.1", "trial.sam.rho: should be greater than or equal to 0"),
+        ("lr: 0.1", "lr: .inf", "trial.optimizer.lr: must be a finite number"),
+        ("name: sgd", "name: sgdd", "No optimizer named 'sgdd'. Did you mean 'sgd'"),
+        ("name: sgd", "name: lbfgs", "No optimizer named 'lbfgs'"),
+        ("momentum: 0.9", "nesterov: true", "torch.optim.SGD refuses this: Nesterov momentum"),
+        ("depth: 10", "depth: 13", "depth must be 10, 16, 22, 28, .* got 13; try 10 or 16"),
+        ("epochs: 3", "epochs: 0", "should be greater than 0"),
+        ("epochs: 3", "epochs: true", "trial.training.epochs: should be a valid integer"),
+        ("grace_epochs: 1", "grace_epochs: 4", r"must be at most training.epochs \(3\), got 4"),
+        ("reduction_factor: 2", "reduction_factor: 1", "should be greater than or equal to 2"),
+        ("study: {", "study: {metric: val_accc, ", "no metric named 'val_accc'. Did you mean"),
+        ("study: {", "study: {mode: min, ", "val_accuracy is better when it is maximal"),
+        ("study: {", "study: {resources: {gpus: 1.5}, ", "at most 1 or a whole number"),
+        ("study: {", "study: {resources: {cpus: 0}, ", "study.resources.cpus"),
+        ("study: {", "study: {sampler: grid, ", "grid needs a step or a choice for sam.rho"),
+        ("float: [0.01, 1.0], log: true}\n  opt", "float: [0, 1], log: true}\n  opt", "above 0"),
+        ("sam.rho:", "training.epochs:", "is the scheduler's budget and cannot be searched"),
+        ("sam.rho:", "dataset.name:", "cannot be searched: trials would not compare"),
+        ("float: [0.01, 1.0]", "float: [-0.1, 1.0]", "log scale needs a lower end above 0"),
+        ("{float: [0.01, 1.0], log: true}", "{flaot: [0, 1]}", "must be {float: "),
+        (
+            "{float: [0.01, 1.0], log: true}",
+            "{choice: [-1, 1]}",
+            "sam.rho: allows -1: should be greater",
+        ),
+        ("sam.rho: {float: [0.01, 1.0], log: true}", "model.depth: {int: [10, 16]}", "allows 11: "),
+        ("name: tiny\n", "name: tiny\nplugins: 3\n", "plugins"),
+        ("name: tiny\n", "name: ../tiny\n", "name: must be 1 to 64"),
+        ("name: tiny\n", "nmae: tiny\n", "nmae: no such setting. Did you mean 'name'"),
+    ],
+)
+def test_one_mistake_is_one_sentence(study_config: Make, old: str, new: str, message: str) -> None:
+    with pytest.raises(StudyFileError, match=message):
+        study_config((old, new))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("", "got nothing"), ("- 1", "got a list"), ("just words", "got a str")]
+)
+def test_what_is_no_mapping_is_refused(text: str, found: str) -> None:
+    with pytest.raises(StudyFileError, match=found):
+        check_study(parse_yaml(text, "x"), Path.cwd())
+
+
+def test_the_command_line_goes_over_the_file(tmp_path: Path, study_text: str) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(study_text)
+    config = read_study(
+        path,
+        [
+            *("training.epochs=5", "trial.sam.rho=1e-1", "study.trials=8", "name=other"),
+            *("search_space.sam.rho={float: [0.1, 1]}", "search_space.optimizer.lr=null"),
+        ],
+    )
+    assert config.name == "other"
+    assert config.trial.training.epochs == 5
+    assert config.trial.sam.rho == 0.1
+    assert config.study.trials == 8
+    assert list(config.search_space) == ["sam.rho"]
+    distribution = config.search_space["sam.rho"][0]
+    assert isinstance(distribution, FloatRange)
+    assert distribution.bounds == (0.1, 1.0)
+
+
+def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path: Path, study_text: str) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(study_text)
+    with pytest.raises(StudyFileError, match="command line, trial.sam.rhoo: no such setting"):
+        read_study(path, ["sam.rhoo=1"])
+
+
+def test_the_resolved_file_reads_back_as_the_same_study(study_config: Make) -> None:
+    config = study_config()
+    assert check_study(parse_yaml(to_yaml(config), "x"), Path.cwd()) == config
+
+
+def test_sampled_values_are_laid_over_the_base_trial(study_config: Make) -> None:
+    trial = study_config().trial_with({"sam.rho": 0.7, "model.depth": 16})
+    assert trial.sam.rho == 0.7
+    assert trial.model.params["depth"] == 16
+    assert trial.optimizer == study_config().trial.optimizer
+    assert trial.hash != study_config().trial.hash
+
+
+def test_another_model_leaves_the_first_ones_parameters_behind(study_config: Make) -> None:
+    trial = study_config().trial_with({"model.name": "wrn_40_4", "model.dropout": 0.1})
+    assert trial.model.params == {"dropout": 0.1}
+
+
+CONDITIONAL = """sam.rho:
+    - {float: [0.01, 1.0], log: true, when: {sam.adaptive: false}}
+    - {float: [0.5, 5.0], when: {sam.adaptive: true}}
+  sam.adaptive: {choice: [false, true]}
+"""
+
+
+def test_a_conditional_parameter_follows_what_it_depends_on(study_config: Make) -> None:
+    config = study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", CONDITIONAL))
+    assert list(config.search_space)[-1] == "sam.rho"
+    name, distribution = config.active("sam.rho", {"sam.adaptive": True}) or ("", None)
+    assert name == "sam.rho[1]"
+    assert isinstance(distribution, FloatRange)
+    assert distribution.bounds == (0.5, 5.0)
+    assert len(list(config.combinations(["sam.adaptive", "sam.rho"]))) == 4
+
+
+def test_conditions_in_a_ring_are_refused(study_config: Make) -> None:
+    ring = (
+        "sam.rho: {float: [0.01, 1.0], when: {sam.adaptive: true}}\n"
+        "  sam.adaptive: {choice: [true, false], when: {sam.rho: 0.5}}\n"
+    )
+    with pytest.raises(StudyFileError, match=r"sam.rho, sam.adaptive form a ring"):
+        study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", ring))
+
+
+def test_relative_paths_start_from_the_study_file(tmp_path: Path, study_text: str) -> None:
+    text = study_text.replace(
+        "{name: digits, label_noise: 0.4}", "{name: cifar10, root: pictures, download: false}"
+    )
+    config = check_study(parse_yaml(text, "x"), tmp_path)
+    assert config.trial.dataset.params["root"] == str(tmp_path / "pictures")
+
+
+def test_plugins_are_imported_from_beside_the_file(
+    tmp_path: Path, study_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    (tmp_path / "my_plugin_models.py").write_text(
+        "from torch import nn\nfrom samtune import register_model\n\n"
+        "@register_model('my_plugin_mlp')\n"
+        "class Mlp(nn.Sequential):\n"
+        "    def __init__(self, *, num_classes: int, hidden: int = 8):\n"
+        "        head = nn.Linear(hidden, num_classes)\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(hidden), head)\n"
+    )
+    text = study_text.replace(
+        "name: wide_resnet, depth: 10, width_factor: 1", "name: my_plugin_mlp, hidden: 4"
+    )
+    config = check_study(parse_yaml(f"plugins: [my_plugin_models]\n{text}", "x"), tmp_path)
+    assert config.trial.model.params == {"hidden": 4}
+    broken = tmp_path / "broken_plugin.py"
+    broken.write_text("import nothing_of_this_name\n")
+    with pytest.raises(
+        Exception, match="plugin 'broken_plugin' cannot be imported: ModuleNotFound"
+    ):
+        check_study(parse_yaml(f"plugins: [broken_plugin]\n{text}", "x"), tmp_path)

@@ -1,0 +1,128 @@
+"""What Optuna is told is the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from samtune.config import StudyConfig
+from samtune.tuning.sampler import Sampler
+
+Make = Callable[..., StudyConfig]
+
+
+def _states(sampler: Sampler) -> list[str]:
+    return [t.state.name for t in sampler.study.trials]
+
+
+def test_each_ending_has_its_state(study_config: Make) -> None:
+    sampler = Sampler(study_config(), 0)
+    endings = ["finished", "stopped", "diverged", "out_of_memory", "failed"]
+    for i, state in enumerate(endings):
+        key = f"t{i}"
+        sampler.ask(key)
+        sampler.report(key, 1, 0.5)
+        sampler.report(key, 2, math.nan)
+        sampler.tell(key, state, 0.7)  # type: ignore[arg-type]
+    assert _states(sampler) == ["COMPLETE", "PRUNED", "PRUNED", "FAIL", "FAIL"]
+    assert sampler.study.trials[0].value == 0.7
+    assert sampler.study.trials[1].intermediate_values == {1: 0.5}
+    assert all(t.state != TrialState.RUNNING for t in sampler.study.trials)
+
+
+def test_a_finished_trial_without_a_finite_value_is_a_failure(study_config: Make) -> None:
+    sampler = Sampler(study_config(), 0)
+    for key, value in {"a": math.nan, "b": None}.items():
+        sampler.ask(key)
+        sampler.tell(key, "finished", value)
+    assert _states(sampler) == ["FAIL", "FAIL"]
+
+
+def test_a_rebuilt_study_equals_the_one_that_was_lost(study_config: Make) -> None:
+    config = study_config()
+    first, second = Sampler(config, 0), Sampler(config, 0)
+    for key, state in {"a": "finished", "b": "stopped"}.items():
+        values = first.ask(key)
+        for epoch in (1, 2):
+            first.report(key, epoch, epoch / 10)
+        first.tell(key, state, 0.2)  # type: ignore[arg-type]
+        second.add_ended(values, state, 0.2, {1: 0.1, 2: 0.2})  # type: ignore[arg-type]
+    for one, other in zip(first.study.trials, second.study.trials, strict=True):
+        assert one.params == other.params
+        assert one.distributions == other.distributions
+        assert (one.state, one.intermediate_values) == (other.state, other.intermediate_values)
+        if one.state == TrialState.COMPLETE:
+            assert one.value == other.value
+
+
+def test_a_trial_taken_up_keeps_its_values(study_config: Make) -> None:
+    config = study_config()
+    values = {"sam.rho": 0.123, "optimizer.lr": 0.04}
+    sampler = Sampler(config, 1)
+    sampler.take_up("t0001", values)
+    sampler.report("t0001", 1, 0.5)
+    sampler.tell("t0001", "finished", 0.5)
+    (trial,) = sampler.study.trials
+    assert trial.params == values
+    assert trial.state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes", "gp", "nsga2"])
+def test_every_sampler_draws_new_values_within_the_space(study_config: Make, name: str) -> None:
+    config = study_config(("study: {", f"study: {{sampler: {name}, "))
+    sampler = Sampler(config, 0)
+    seen = set()
+    for i in range(12):
+        values = sampler.ask(f"t{i}")
+        assert 0.01 <= values["sam.rho"] <= 1.0
+        assert 0.01 <= values["optimizer.lr"] <= 0.5
+        seen.add(tuple(values.values()))
+        sampler.report(f"t{i}", 1, i / 10)
+        sampler.tell(f"t{i}", "finished", i / 10)
+    assert len(seen) == 12
+
+
+def test_an_extended_study_does_not_repeat_its_first_trials(study_config: Make) -> None:
+    first = [Sampler(study_config(), 0).ask("a")["sam.rho"] for _ in range(2)]
+    assert first[0] == first[1]  # reproducible
+    assert Sampler(study_config(), 4).ask("a")["sam.rho"] != first[0]
+
+
+def test_the_grid_is_walked_once(study_config: Make) -> None:
+    config = study_config(
+        ("study: {", "study: {sampler: grid, "),
+        ("sam.rho: {float: [0.01, 1.0], log: true}", "sam.rho: {choice: [0.1, 0.2, 0.3]}"),
+        ("optimizer.lr: {float: [0.01, 0.5], log: true}", "model.width_factor: {int: [1, 2]}"),
+    )
+    sampler = Sampler(config, 0)
+    seen = []
+    for i in range(6):
+        seen.append(tuple(sorted(sampler.ask(f"t{i}").items())))
+        sampler.tell(f"t{i}", "finished", 0.5)
+    assert len(set(seen)) == 6
+
+
+def test_conditional_parameters_are_drawn_only_where_they_apply(study_config: Make) -> None:
+    space = (
+        "sam.adaptive: {choice: [true, false]}\n"
+        "  sam.rho:\n"
+        "    - {float: [0.01, 0.1], when: {sam.adaptive: false}}\n"
+        "    - {float: [1.0, 2.0], when: {sam.adaptive: true}}\n"
+    )
+    config = study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", space))
+    sampler = Sampler(config, 0)
+    for i in range(30):
+        values = sampler.ask(f"t{i}")
+        low, high = (1.0, 2.0) if values["sam.adaptive"] else (0.01, 0.1)
+        assert low <= values["sam.rho"] <= high
+        sampler.tell(f"t{i}", "finished", values["sam.rho"])
+
+
+def test_the_direction_follows_the_metric(study_config: Make) -> None:
+    loss = study_config(("study: {", "study: {metric: val_loss, "))
+    assert Sampler(loss, 0).study.direction is optuna.study.StudyDirection.MINIMIZE
+    assert Sampler(study_config(), 0).study.direction is optuna.study.StudyDirection.MAXIMIZE

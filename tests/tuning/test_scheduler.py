@@ -1,0 +1,97 @@
+"""The rules that stop trials, held against Ray's own and against arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samtune.tuning.scheduler import Asha, Median, rung_epochs
+
+
+def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> None:
+    assert rung_epochs(1, 3, 27) == [1, 3, 9]
+    assert rung_epochs(2, 3, 20) == [2, 6, 18]
+    assert rung_epochs(5, 2, 20) == [5, 10]
+    assert rung_epochs(4, 2, 4) == []
+
+
+def test_asha_by_hand() -> None:
+    asha = Asha(1, 2, 4, "max")
+    assert asha.goes_on("a", 1, 0.5)  # the first to arrive always goes on
+    assert not asha.goes_on("b", 1, 0.4)  # below the median of {0.5}
+    assert asha.goes_on("c", 1, 0.45)  # the median of {0.5, 0.4}
+    assert asha.goes_on("a", 3, 0.0)  # between rungs nobody is compared
+    assert Asha(1, 2, 4, "min").goes_on("a", 1, 9.0)
+
+
+class _Trial:
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
+@pytest.mark.parametrize(("mode", "seed"), [("max", 0), ("min", 1), ("max", 2)])
+def test_asha_decides_as_rays_scheduler_on_finite_values(mode: Any, seed: int) -> None:
+    from ray.tune.schedulers import ASHAScheduler
+
+    random = np.random.default_rng(seed)
+    ours = Asha(2, 3, 20, mode)
+    rays: Any = ASHAScheduler(
+        time_attr="epoch", metric="m", mode=mode, max_t=20, grace_period=2, reduction_factor=3
+    )
+    rays._stop_last_trials = False
+    running = {f"t{i}": 0 for i in range(40)}
+    trials = {key: _Trial(key) for key in running}
+    for trial in trials.values():
+        rays.on_trial_add(None, trial)
+    stopped = 0
+    while running:
+        key = str(random.choice(list(running)))
+        running[key] += 1
+        epoch, value = running[key], float(random.random())
+        goes_on = ours.goes_on(key, epoch, value)
+        decision = rays.on_trial_result(None, trials[key], {"epoch": epoch, "m": value})
+        if epoch < 20:
+            assert (decision == "CONTINUE") == goes_on
+        if not goes_on or epoch == 20:
+            del running[key]
+            stopped += not goes_on
+    assert 15 < stopped < 40
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_leaves_no_trace(poison: float) -> None:
+    asha = Asha(1, 2, 4, "max")
+    assert asha.goes_on("bad", 1, poison)
+    assert asha.rungs[1] == {}
+    asha.goes_on("a", 1, 0.5)
+    assert not asha.goes_on("b", 1, 0.1)
+
+
+@pytest.mark.parametrize("make", [lambda: Asha(1, 2, 8, "max"), lambda: Median(1, "max")])
+def test_telling_the_journal_again_rebuilds_the_rule(make: Any) -> None:
+    random = np.random.default_rng(3)
+    told = [(f"t{i}", e, float(random.random())) for e in (1, 2, 4) for i in range(8)]
+    first, second = make(), make()
+    for record in told:
+        first.goes_on(*record)
+    for record in sorted(told):  # trial by trial, as the folder is read
+        second.goes_on(*record)
+    for i, value in enumerate(random.random(20)):
+        record = (f"new{i}", 1, float(value))
+        assert first.goes_on(*record) == second.goes_on(*record)
+    assert first.goes_on(*told[0])  # what was decided once is not decided again
+
+
+def test_median_by_hand() -> None:
+    median = Median(2, "max")
+    for key, values in {"a": [0.4, 0.6], "b": [0.6, 0.8]}.items():
+        for epoch, value in enumerate(values, 1):
+            assert median.goes_on(key, epoch, value)
+    # The running averages at epoch 2 are 0.5 and 0.7, their median is 0.6.
+    assert median.goes_on("c", 1, 0.1)  # within the grace epochs
+    assert not median.goes_on("c", 2, 0.59)
+    assert median.goes_on("d", 1, 0.65)
+    assert median.goes_on("d", 2, 0.1)  # its best value so far counts

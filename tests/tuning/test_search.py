@@ -1,0 +1,198 @@
+"""A session's decisions, without Ray: hand out, go on, end, and all of it again after a kill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samtune.config import StudyConfig
+from samtune.study.folder import Outcome, StudyFolder, TrialFolder
+from samtune.study.journal import Entry, Journal
+from samtune.study.study import Study
+from samtune.tuning.run import Silent, unfinished
+from samtune.tuning.search import Search
+
+Make = Callable[..., StudyConfig]
+
+
+def _journal(trial: TrialFolder, epoch: int, value: float, session: int = 1) -> None:
+    metrics = {"val_accuracy": value}
+    Journal(trial.journal).append(Entry(session, 1, epoch, metrics, 0.1, 0, "state", "0"))
+
+
+def _epoch(search: Search, folder: StudyFolder, key: str, epoch: int, value: float) -> bool:
+    """What a worker and Ray do for one epoch: the journal first, then the driver."""
+    _journal(folder.trial(key), epoch, value)
+    return search.on_epoch(key, epoch, {"val_accuracy": value}, 0.1, replayed=False)
+
+
+def _finish(search: Search, folder: StudyFolder, key: str, epoch: int) -> None:
+    outcome = Outcome("finished", epoch)
+    folder.trial(key).end(outcome)
+    search.end(key, outcome, write=False)
+
+
+def test_the_baseline_comes_first_and_is_not_the_samplers(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    assert search.to_run == 5
+    assert search.next_trial() == "t0000"
+    assert study_folder.trial("t0000").config().sam.rho == 0.0
+    assert search.sampler.study.trials == []
+    keys = [search.next_trial() for _ in range(5)]
+    assert keys == ["t0001", "t0002", "t0003", "t0004", None]
+    assert len(search.sampler.study.trials) == 4
+
+
+def test_a_stopped_trial_is_pruned_with_its_last_value(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    assert not _epoch(search, study_folder, "t0002", 1, 0.1)
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+    told = search.sampler.study.trials[1]
+    assert told.state.name == "PRUNED"
+    assert told.intermediate_values == {1: 0.1}
+
+
+def test_the_baseline_is_never_stopped(study_folder: StudyFolder, study_config: Make) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    search.next_trial()
+    for _ in range(2):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    assert _epoch(search, study_folder, "t0000", 1, 0.0)
+
+
+def test_an_epoch_told_twice_counts_once(study_folder: StudyFolder, study_config: Make) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(2):
+        search.next_trial()
+    _epoch(search, study_folder, "t0001", 1, 0.9)
+    assert search.on_epoch("t0001", 1, {"val_accuracy": 0.1}, 0.1, replayed=True)
+    assert search.sampler.study.trials[0].intermediate_values == {1: 0.9}
+
+
+def test_a_diverged_trial_poisons_nobody(study_folder: StudyFolder, study_config: Make) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    _epoch(search, study_folder, "t0001", 1, 0.9)
+    diverged = Outcome("diverged", 2, "val_loss not finite in epoch 2")
+    study_folder.trial("t0001").end(diverged)
+    search.end("t0001", diverged, write=False)
+    _epoch(search, study_folder, "t0002", 1, 0.95)
+    for epoch in (2, 3):
+        assert _epoch(search, study_folder, "t0002", epoch, 0.9)
+    _finish(search, study_folder, "t0002", 3)
+    study = Study(study_folder, study_config())
+    assert study.best is not None
+    assert (study.best.key, study.best.value) == ("t0002", 0.95)
+    states = [t.state.name for t in search.sampler.study.trials]
+    assert states == ["PRUNED", "COMPLETE"]
+    values = [v for t in search.sampler.study.trials for v in t.intermediate_values.values()]
+    assert all(math.isfinite(v) for v in values)
+
+
+def test_a_study_gives_up_after_too_many_failures(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("study: {", "study: {max_failed_trials: 2, "))
+    search = Search(study_folder, config, 1, Silent())
+    for key in ("t0000", "t0001"):
+        assert search.next_trial() == key
+        search.worker_lost_for_good(key, "killed")
+    assert search.has_given_up
+    assert search.next_trial() is None
+    outcome = study_folder.trial("t0001").outcome()
+    assert outcome is not None
+    assert outcome.state == "failed"
+
+
+def test_a_grid_hands_out_no_more_than_it_holds(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(
+        ("study: {trials: 4", "study: {sampler: grid, baseline: false, trials: 100"),
+        ("sam.rho: {float: [0.01, 1.0], log: true}", "sam.rho: {choice: [0.1, 0.2, 0.3]}"),
+        ("optimizer.lr: {float: [0.01, 0.5], log: true}", "model.width_factor: {int: [1, 2]}"),
+    )
+    assert Search(study_folder, config, 1, Silent()).to_run == 6
+
+
+class _Killed(Exception):
+    pass
+
+
+def _play(
+    folder: StudyFolder, config: StudyConfig, session: int, random: Any, kill_after: int | None
+) -> list[tuple[str, int]]:
+    """A session as Ray would drive it, two trials at a time, killed after so many epochs."""
+    search = Search(folder, config, session, Silent())
+    running: dict[str, int] = {}
+    trained: list[tuple[str, int]] = []
+    while True:
+        while len(running) < 2 and (key := search.next_trial()):
+            done = Journal(folder.trial(key).journal).epochs()
+            running[key] = len(done)
+            for entry in done:
+                search.on_epoch(key, entry.epoch, entry.metrics, 0.1, replayed=True)
+            if len(done) == config.trial.training.epochs:  # killed before the end was written
+                _finish(search, folder, key, len(done))
+                del running[key]
+        if not running:
+            return trained
+        key = str(random.choice(sorted(running)))
+        epoch = running[key] + 1
+        value = float(np.random.default_rng([int(key[1:]), epoch]).random())
+        running[key] = epoch
+        trained.append((key, epoch))
+        _journal(folder.trial(key), epoch, value, session)
+        if kill_after is not None and len(trained) == kill_after:
+            raise _Killed
+        if not search.on_epoch(key, epoch, {"val_accuracy": value}, 0.1, replayed=False):
+            del running[key]
+        elif epoch == config.trial.training.epochs:
+            _finish(search, folder, key, epoch)
+            del running[key]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_random_and_resumed_no_epoch_is_lost_or_doubled(
+    study_folder: StudyFolder, study_config: Make, seed: int
+) -> None:
+    config = study_config(("trials: 4", "trials: 10"), ("epochs: 3", "epochs: 8"))
+    study_folder.save_config(config)
+    random = np.random.default_rng(seed)
+    session = 0
+    while True:
+        session += 1
+        try:
+            kill_after = int(random.integers(1, 25)) if session < 5 else None
+            _play(study_folder, config, session, random, kill_after)
+        except _Killed:
+            continue
+        break
+    study = Study(study_folder, config)
+    assert unfinished(study) == 0
+    assert [t.key for t in study.trials] == [f"t{i:04d}" for i in range(11)]
+    for trial in study.trials:
+        lines = [e.epoch for e in Journal(trial.folder.journal).lines()]
+        assert lines == list(range(1, len(lines) + 1))
+        assert trial.state in ("finished", "stopped")
+        if trial.state == "finished":
+            assert len(lines) == 8
+    rhos = [t.values["sam.rho"] for t in study.trials]
+    assert len(set(rhos)) == len(rhos)
+    rebuilt = Search(study_folder, config, session + 1, Silent())
+    assert rebuilt.to_run == 0
+    assert {t.state.name for t in rebuilt.sampler.study.trials} <= {"COMPLETE", "PRUNED"}
+    assert len(rebuilt.sampler.study.trials) == 10
