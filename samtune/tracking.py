@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 DRAIN_S = 30.0
+LAST_TRIES = 3
 METRICS_PER_BATCH = 1000  # the server's own limit
 
 RUN_STATUS = {
@@ -349,6 +350,7 @@ def _follow(root: Path) -> None:
         shipper: Shipper | None = None
         wait_s = POLL_S
         deadline = None
+        refusals = 0
         while True:
             driver_at_work = not _closed_within(wait_s if deadline is None else 0.0)
             if not driver_at_work and deadline is None:
@@ -356,15 +358,15 @@ def _follow(root: Path) -> None:
             try:
                 shipper = shipper or Shipper(folder, uri)
                 shipper.ship()
-                wait_s = POLL_S
+                wait_s, refusals = POLL_S, 0
                 if not driver_at_work and not folder.is_running:
                     shipper.register_champion()
                     return
             except Exception:  # noqa: BLE001 - whatever MLflow does, the study goes on
                 traceback.print_exc()
-                wait_s = min(2 * wait_s, 30.0)
+                wait_s, refusals = min(2 * wait_s, 30.0), refusals + 1
             if deadline is not None:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or refusals >= LAST_TRIES:
                     return
                 time.sleep(0.2)
 

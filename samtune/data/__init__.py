@@ -29,9 +29,12 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
 
     Raises:
         UnknownNameError: no such dataset.
+        ValueError: it has no such parameter, or not with this value.
         SamtuneError: its files are missing or damaged; the message says what would help.
     """
-    splits = DATASETS[name].factory(**params)
+    entry = DATASETS[name]
+    checked = entry.schema.model_validate(params)  # from JSON, a path is still a string
+    splits = entry.factory(**dict(checked))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits

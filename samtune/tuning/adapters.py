@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ray import tune
@@ -87,7 +88,6 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         self._search = search
         self._result = guard(True)(self._take_result)
         self._end = guard(None)(self._take_end)
-        self._lost = guard(None)(search.worker_lost_for_good)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
@@ -99,8 +99,7 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         self._end(trial.config["key"], result)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
-        """A trial whose worker died once too often."""
-        self._lost(trial.config["key"], _last_line(trial))
+        """Ray says this of trials it will retry as well: `TuneCallback` knows which is which."""
 
     def _take_result(self, key: str, result: dict[str, Any]) -> bool:
         metrics = {
@@ -120,18 +119,27 @@ class TuneScheduler(_Adapter, FIFOScheduler):
 
 
 class TuneCallback(_Adapter, tune.Callback):
-    """Tells the listener of lost workers."""
+    """Hears of lost workers."""
 
     def __init__(self, search: Search, guard: Guard) -> None:
         self._retry = guard(None)(search.listener.on_retry)
+        self._lost = guard(None)(search.worker_lost_for_good)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gives the trial to another worker."""
-        self._retry(trial.config["key"], _last_line(trial))
+        self._retry(trial.config["key"], _reason(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial whose workers died too often."""
+        self._lost(trial.config["key"], _reason(trial))
 
 
-def _last_line(trial: Any) -> str:
-    """Ray's error in one line."""
-    error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason given"
+def _reason(trial: Any) -> str:
+    """Why Ray lost a worker, in one line of its own long story."""
+    try:
+        lines = Path(trial.error_file).read_text().splitlines()
+    except OSError:
+        return "Ray gave no reason"
+    told = [line.strip() for line in lines if line.strip()]
+    details = [line for line in told if "exit detail" in line or "Error" in line]
+    return (details or told or ["Ray gave no reason"])[-1][:300]
