@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from samtune.config import TrainingConfig, TrialConfig, optimizer_class
@@ -96,13 +97,18 @@ def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> Train
 
 def new_model(config: TrialConfig, data: DataSplits) -> nn.Module:
     """The trial's model, made for the data set's channels, classes and size."""
-    return build_model(
+    model = build_model(
         config.model.name,
         in_channels=data.in_channels,
         num_classes=data.num_classes,
         image_size=data.image_size,
         **config.model.params,
     )
+    if any(is_lazy(p) for p in model.parameters()):  # LazyLinear and its like want to see an image
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, data.in_channels, *data.image_size))
+        model.train()
+    return model
 
 
 def lr_factor(training: TrainingConfig, epoch: int) -> float:

@@ -91,13 +91,13 @@ class Display:
         reason = f": {outcome.reason}" if outcome.reason else ""
         text = f"{self._name(key)} {outcome.state} after epoch {outcome.epoch}{reason}"
         if outcome.state in ("failed", "out_of_memory", "diverged"):
-            self.console.print(text, style="red" if outcome.state == "failed" else "yellow")
+            self._say(text, "yellow" if outcome.state == "diverged" else "red")
         else:
             self._line(text)
 
     def on_retry(self, key: str, reason: str) -> None:
         """A worker was lost."""
-        self.console.print(f"{self._name(key)} lost its worker and goes on in another: {reason}")
+        self._say(f"{self._name(key)} lost its worker and goes on in another: {reason}", "yellow")
 
     def _note(self, key: str, value: float | None) -> None:
         if value is None:
@@ -107,7 +107,15 @@ class Display:
             self.best = key, value
 
     def _line(self, text: str) -> None:
+        """An event that the panel shows anyhow."""
         if not self.console.is_terminal:
+            print(text, flush=True)
+
+    def _say(self, text: str, style: str) -> None:
+        """An event that should stay on the screen."""
+        if self.console.is_terminal:
+            self.console.print(text, style=style, markup=False)
+        else:
             print(text, flush=True)
 
     def _name(self, key: str) -> str:

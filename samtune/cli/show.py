@@ -65,7 +65,7 @@ def _print_study(study: Study) -> None:
 def _print_trial(trial: Trial) -> None:
     console = new_console()
     reason = f": {trial.outcome.reason}" if trial.outcome and trial.outcome.reason else ""
-    console.print(f"{trial.key} {trial.state}{reason}")
+    console.print(f"{trial.key} {trial.state}{reason}", markup=False, soft_wrap=True)
     for section, settings in trial.config.items():
         shown = ", ".join(f"{key} {number(value)}" for key, value in settings.items())
         console.print(f"  {section:10} {shown}")

@@ -56,7 +56,8 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"[yellow]{line}[/]")
     for trial in study.trials:
         if trial.state in ("failed", "out_of_memory") and trial.outcome:
-            console.print(f"[red]{trial.key} {trial.state}: {trial.outcome.reason}[/]")
+            reason = f"{trial.key} {trial.state}: {trial.outcome.reason}"
+            console.print(reason, style="red", markup=False, soft_wrap=True)
             console.print(f"  see samtune logs {study.name} {trial.key}")
     console.print(
         f"\nnext:  samtune ui        samtune show {study.name}        "

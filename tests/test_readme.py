@@ -1,0 +1,46 @@
+"""What the README shows works as written."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samtune.study import open_study
+from samtune.study_file import check_study
+from samtune.yaml_reader import parse_yaml
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def _block(language: str) -> str:
+    (block,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(block)
+
+
+def test_the_study_file_it_shows_is_valid(tmp_path: Path) -> None:
+    section = README.split("## A study file\n\n")[1]
+    text = re.match(r"(?:    .*\n|\n)+", section)
+    assert text
+    shown = re.sub(r"^    ", "", text[0], flags=re.MULTILINE)
+    assert check_study(parse_yaml(shown, "README"), tmp_path).name == "wrn_rho"
+
+
+@pytest.mark.ray
+def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "my_models.py").write_text(_block("python"))
+    (tmp_path / "mine.yaml").write_text(_block("yaml"))
+    command = [sys.executable, "-m", "samtune", "run", "mine.yaml", "study.trials=3"]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    study = open_study("mine", tmp_path / "samtune_studies")
+    assert len(study.trials) == 4
+    assert all(t.config["model"]["name"] == "mlp" for t in study.trials)
