@@ -153,9 +153,11 @@ def _check_trial(
     _check_optimizer(raw.get("optimizer"), (*path, "optimizer"), problems)
     if len(problems) > before:
         return None
+    from samtune.tasks import fits
+
     model = MODELS[resolved["model"]["name"]]
     dataset = DATASETS[resolved["dataset"]["name"]]
-    if dataset.task and model.task != dataset.task:
+    if dataset.task and not fits(model.task, dataset.task):
         problems.add(
             (*path, "model"),
             f"{model.name} is for {model.task}, but dataset {dataset.name} is for {dataset.task}.",
