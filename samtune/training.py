@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from samtune.config import TrainingConfig, TrialConfig, optimizer_class
 from samtune.data import DataSplits
-from samtune.data.batches import InMemoryBatches
+from samtune.data.batches import Batches
 from samtune.models import build_model
 from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats
@@ -192,7 +192,7 @@ def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, batches: InMemoryBatches) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, batches: Batches) -> dict[str, float]:
     """The task's metrics over a validation split, as `val_loss`, `val_accuracy` and so on.
 
     Sums stay on the device until the end, so that a GPU is asked once.
