@@ -244,7 +244,7 @@ def _plain(default: Any) -> Any:
 
 
 def _type_name(hint: Any) -> str:
-    """A type in a reader's words: `int`, `list of int`, `"sum" or "mean"`."""
+    """A type in a reader's words: `list of int`, `int or null`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _type_name(args[0])
@@ -255,7 +255,7 @@ def _type_name(hint: Any) -> str:
     if origin in (Sequence, list):
         return f"list of {_type_name(args[0])}"
     if origin is tuple:
-        return f"[{', '.join(_type_name(part) for part in args)}]"
+        return " x ".join(_type_name(part) for part in args)
     if hint is NoneType:
         return "null"
     return getattr(hint, "__name__", str(hint))
