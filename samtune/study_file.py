@@ -305,9 +305,10 @@ def _possible_names(section: str, trial: Any, raw_space: Mapping[str, Any]) -> l
     names = []
     if isinstance(trial, dict) and isinstance(trial.get(section), dict):
         names.append(trial[section].get("name"))
-    choices = raw_space.get(f"{section}.name")
-    if isinstance(choices, dict) and isinstance(choices.get("choice"), list):
-        names += choices["choice"]
+    entry = raw_space.get(f"{section}.name")
+    for choices in entry if isinstance(entry, list) else [entry]:
+        if isinstance(choices, dict) and isinstance(choices.get("choice"), list):
+            names += choices["choice"]
     return [name for name in names if isinstance(name, str)]
 
 

@@ -89,7 +89,7 @@ def test_a_model_trains_with_sam_and_comes_back_from_its_state(name):
     optimizer.zero_grad()
 
     values = []
-    for _ in range(8):
+    for _ in range(5):
         value = loss()
         value.backward()
         with optimizer.at_worst_neighbor(), frozen_batchnorm_stats(model):
@@ -97,7 +97,7 @@ def test_a_model_trains_with_sam_and_comes_back_from_its_state(name):
         optimizer.descend()
         optimizer.zero_grad()
         values.append(value.item())
-    assert min(values) < first.item()
+    assert values[-1] < first.item()
 
     twin = made(name)[0]
     twin.load_state_dict(model.state_dict())

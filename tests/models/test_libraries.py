@@ -63,7 +63,10 @@ def test_a_misspelt_name_is_corrected_within_its_family():
 
 
 def test_importing_the_models_imports_neither_library():
-    code = "import samtune.models, sys; print([m for m in ('torchvision', 'timm') if m in sys.modules])"
+    code = (
+        "import samtune.models, sys; "
+        "print([m for m in ('torchvision', 'timm', 'torchmetrics') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
