@@ -103,6 +103,11 @@ class Entry:
         """Whether the factory takes this argument at all, settable or provided."""
         return argument in self.signature.parameters
 
+    def requires(self, argument: str) -> bool:
+        """Whether the factory cannot be called without this argument."""
+        found = self.signature.parameters.get(argument)
+        return found is not None and found.default is found.empty
+
 
 @dataclass(frozen=True)
 class Family:

@@ -345,11 +345,11 @@ def _cannot_build(model: Named) -> str:
 
     from samtune.models import build_model
 
+    # A size no architecture objects to, and only where one is needed: the real one may differ.
+    size = (224, 224) if MODELS[model.name].requires("image_size") else None
     try:
         with torch.device("meta"):
-            build_model(
-                model.name, num_classes=10, in_channels=3, image_size=(32, 32), **model.params
-            )
+            build_model(model.name, num_classes=10, in_channels=3, image_size=size, **model.params)
     except ValueError as error:
         return str(error)
     return ""
