@@ -40,9 +40,12 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
 
     Raises:
         UnknownNameError: no such dataset.
+        ValueError: a parameter is unknown or has the wrong type.
         SamtuneError: its files are missing or damaged; the message says what would help.
     """
-    splits = DATASETS[name].factory(**params)
+    entry = DATASETS[name]
+    # A trial's record holds plain values: the schema makes paths of paths again.
+    splits = entry.factory(**dict(entry.schema.model_validate(params)))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits

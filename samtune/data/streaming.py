@@ -22,6 +22,13 @@ from samtune.data.batches import Augmentation, Pixels, shuffled_indices
 from samtune.errors import SamtuneError
 
 READING_THREADS = 8
+UNREADABLE = (
+    OSError,
+    UnidentifiedImageError,
+    SyntaxError,  # Pillow's word for a damaged PNG
+    ValueError,
+    Image.DecompressionBombError,
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise SamtuneError(
             f"image {path} cannot be read ({type(error).__name__}): replace or remove it"
         ) from error
@@ -159,7 +166,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise SamtuneError(
             f"image {path} cannot be read ({type(error).__name__}): replace or remove it"
         ) from error
