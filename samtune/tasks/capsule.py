@@ -60,7 +60,9 @@ class Capsule:
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """Normalised images as they were before, in [0, 1]."""
-        return inputs * self._std.to(inputs.device) + self._mean.to(inputs.device)
+        if self._mean.device != inputs.device:  # once: a copy to a GPU waits for it
+            self._mean, self._std = self._mean.to(inputs.device), self._std.to(inputs.device)
+        return inputs * self._std + self._mean
 
     def meter(self) -> CapsuleMeter:
         """An empty meter."""
