@@ -146,21 +146,30 @@ class IntRange(_Range):
 
 
 class Choice(_Distribution):
-    """One of the listed values."""
+    """One of the listed values; each a number, a text, a truth value, null, or a list of those."""
 
-    choice: list[Value] = Field(min_length=1)
+    choice: list[Any] = Field(min_length=1)
 
     @field_validator("choice")
     @classmethod
-    def _must_differ(cls, choice: list[Value]) -> list[Value]:
+    def _must_differ(cls, choice: list[Any]) -> list[Any]:
         if len({repr(c) for c in choice}) < len(choice):
             raise ValueError("a value is listed twice")
+        for value in choice:
+            if not all(_is_value(part) for part in (value if isinstance(value, list) else [value])):
+                raise ValueError(f"{value!r} is no number, text, truth value or list of those")
         return choice
 
     @property
-    def examples(self) -> list[Value]:
+    def examples(self) -> list[Any]:
         """Every value."""
         return self.choice
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, int | str)
 
 
 Distribution = FloatRange | IntRange | Choice

@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from samtune.config import StudyConfig, TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError, StudyFileError
-from samtune.tasks import build_task
-from samtune.training import new_model, sam_step, set_up
+from samtune.registry import MODELS
+from samtune.tasks import study_metrics
+from samtune.training import new_model, sam_step, set_up, trial_task
 
 MOST_COMBINATIONS = 512
 TIMED_BELOW_FLOPS = 2e11  # a step of more than about a second on a CPU core is not worth timing
@@ -129,14 +130,14 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
     for values in itertools.islice(config.combinations(paths), MOST_COMBINATIONS):
         trial = config.trial_with(values)
         try:
+            _check_metric(config, trial, data)
             corners.append(_measured(values, trial, data))
         except (ValueError, RuntimeError, IndexError) as error:
             allowed = ", ".join(f"{path} = {value!r}" for path, value in values.items())
             size = "x".join(str(s) for s in data.image_size)
-            reason = " ".join(str(error).split())[:300]
             problems[
                 f"search_space allows {allowed or 'the base trial'}, which does not work on "
-                f"{size} images with {data.in_channels} channels: {reason}"
+                f"{size} images with {data.in_channels} channels: {_in_words(error)}"
             ] = None
     if problems:
         raise StudyFileError(f"study {config.name}", list(problems))
@@ -144,13 +145,31 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
 
 
 def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> Corner:
+    trial_task(trial, data)
+    count = min(2, trial.training.batch_size, len(data.train))
     with torch.device("meta"):
         model = new_model(trial, data)
-        images = torch.empty(2, data.in_channels, *data.image_size)
+        images = torch.empty(count, data.in_channels, *data.image_size)
         with FlopCounterMode(display=False) as counter:
             model(images)
     parameters = sum(p.numel() for p in model.parameters())
-    return Corner(values, parameters, counter.get_total_flops() // 4)
+    return Corner(values, parameters, counter.get_total_flops() // (2 * count))
+
+
+def _in_words(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
+    if "more than 1 value per channel" in reason:
+        return "batch norm needs more than one value a channel; raise training.batch_size"
+    return reason
+
+
+def _check_metric(config: StudyConfig, trial: TrialConfig, data: DataSplits) -> None:
+    task = MODELS[trial.model.name].task or data.task
+    if config.study.metric not in (known := study_metrics(task, data.num_classes)):
+        raise ValueError(
+            f"{trial.model.name} has no metric {config.study.metric} with {data.num_classes} "
+            f"classes; there are: {', '.join(known)}"
+        )
 
 
 def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
@@ -162,7 +181,7 @@ def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
     try:
         cpu = torch.device("cpu")
         state = set_up(trial, data, cpu)
-        task = build_task(data.task, label_smoothing=trial.training.label_smoothing)
+        task = trial_task(trial, data)
         batches = data.train_batches(trial.training.batch_size, cpu)
         inputs, targets = next(iter(batches.shuffled(0)))
         sam_step(state, task, inputs, targets)

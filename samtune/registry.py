@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 
@@ -91,7 +92,7 @@ class Entry:
             Parameter(
                 name=name,
                 type=_type_name(info.annotation),
-                default=None if info.is_required() else info.default,
+                default=None if info.is_required() else _plain(info.default),
                 required=info.is_required(),
                 description=described.get(name, ""),
             )
@@ -102,6 +103,29 @@ class Entry:
         """Whether the factory takes this argument at all, settable or provided."""
         return argument in self.signature.parameters
 
+    def requires(self, argument: str) -> bool:
+        """Whether the factory cannot be called without this argument."""
+        found = self.signature.parameters.get(argument)
+        return found is not None and found.default is found.empty
+
+
+@dataclass(frozen=True)
+class Family:
+    """Factories that another library lists, as `prefix/name`; nothing is imported before use.
+
+    Attributes:
+        summary: one line that speaks of all of them.
+        names: lists the names, without the prefix; raises `SamtuneError` where the library is
+            missing, saying how to install it.
+        make: the factory of one name.
+    """
+
+    prefix: str
+    task: str
+    summary: str
+    names: Callable[[], Sequence[str]]
+    make: Callable[[str], Callable[..., Any]]
+
 
 class Registry:
     """Names mapped to factories; a taken name is an error, never a warning."""
@@ -109,7 +133,13 @@ class Registry:
     def __init__(self, kind: str, provided: Sequence[str] = ()) -> None:
         self.kind = kind
         self.provided = frozenset(provided)
+        self.families: dict[str, Family] = {}
         self._entries: dict[str, Entry] = {}
+        self._members: dict[str, Entry] = {}
+
+    def register_family(self, family: Family) -> None:
+        """Makes every `prefix/name` of a family known; iterating passes over its members."""
+        self.families[family.prefix] = family
 
     def register(self, name: str, task: str | None) -> Callable[[F], F]:
         """A decorator that registers a factory or class under `name`.
@@ -134,16 +164,34 @@ class Registry:
         return decorate
 
     def __getitem__(self, name: str) -> Entry:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(self.kind, name, self) from None
+        entry = self._entries.get(name) or self._member(name)
+        if entry is None:
+            raise UnknownNameError(self.kind, name, self._names_like(name))
+        return entry
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        try:
+            return isinstance(name, str) and bool(self._entries.get(name) or self._member(name))
+        except SamtuneError:  # a family whose library is not installed
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
+
+    def _member(self, name: str) -> Entry | None:
+        """The entry of one name of a family, made on first use."""
+        prefix, _, rest = name.partition("/")
+        family = self.families.get(prefix)
+        if name not in self._members and family and rest in family.names():
+            self._members[name] = Entry(name, family.make(rest), family.task, self.provided)
+        return self._members.get(name)
+
+    def _names_like(self, name: str) -> list[str]:
+        """What an error lists: the members of the family that was meant, else everything."""
+        family = self.families.get(name.partition("/")[0])
+        if family:
+            return [f"{family.prefix}/{member}" for member in family.names()]
+        return [*self, *(f"{prefix}/..." for prefix in self.families)]
 
 
 MODELS = Registry("model", provided=("in_channels", "num_classes", "image_size"))
@@ -186,6 +234,8 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
 
 
 def _strict(hint: Any) -> Any:
+    if get_origin(hint) in (UnionType, Union):
+        return Union[tuple(_strict(part) for part in get_args(hint))]  # noqa: UP007 - made at runtime
     return Annotated[hint, Strict()] if hint in (int, bool, str) else hint
 
 
@@ -194,9 +244,25 @@ def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
 def _type_name(hint: Any) -> str:
-    if get_args(hint):
-        return str(hint).replace("typing.", "")
+    """A type in a reader's words: `list of int`, `int or null`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type_name(args[0])
+    if origin is Literal:
+        return " or ".join(repr(value) for value in args)
+    if origin in (UnionType, Union):
+        return " or ".join(_type_name(part) for part in args)
+    if origin in (Sequence, list):
+        return f"list of {_type_name(args[0])}"
+    if origin is tuple:
+        return " x ".join(_type_name(part) for part in args)
+    if hint is NoneType:
+        return "null"
     return getattr(hint, "__name__", str(hint))
 
 

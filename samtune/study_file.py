@@ -157,9 +157,11 @@ def _check_trial(
     _check_optimizer(raw.get("optimizer"), (*path, "optimizer"), problems)
     if len(problems) > before:
         return None
+    from samtune.tasks import fits
+
     model = MODELS[resolved["model"]["name"]]
     dataset = DATASETS[resolved["dataset"]["name"]]
-    if dataset.task and model.task != dataset.task:
+    if dataset.task and not fits(model.task, dataset.task):
         problems.add(
             (*path, "model"),
             f"{model.name} is for {model.task}, but dataset {dataset.name} is for {dataset.task}.",
@@ -309,9 +311,10 @@ def _possible_names(section: str, trial: Any, raw_space: Mapping[str, Any]) -> l
     names = []
     if isinstance(trial, dict) and isinstance(trial.get(section), dict):
         names.append(trial[section].get("name"))
-    choices = raw_space.get(f"{section}.name")
-    if isinstance(choices, dict) and isinstance(choices.get("choice"), list):
-        names += choices["choice"]
+    entry = raw_space.get(f"{section}.name")
+    for choices in entry if isinstance(entry, list) else [entry]:
+        if isinstance(choices, dict) and isinstance(choices.get("choice"), list):
+            names += choices["choice"]
     return [name for name in names if isinstance(name, str)]
 
 
@@ -348,11 +351,11 @@ def _cannot_build(model: Named) -> str:
 
     from samtune.models import build_model
 
+    # A size no architecture objects to, and only where one is needed: the real one may differ.
+    size = (224, 224) if MODELS[model.name].requires("image_size") else None
     try:
         with torch.device("meta"):
-            build_model(
-                model.name, num_classes=10, in_channels=3, image_size=(32, 32), **model.params
-            )
+            build_model(model.name, num_classes=10, in_channels=3, image_size=size, **model.params)
     except ValueError as error:
         return str(error)
     return ""

@@ -21,8 +21,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from samtune.config import TrainingConfig, TrialConfig, optimizer_class
 from samtune.data import DataSplits
-from samtune.data.batches import InMemoryBatches
+from samtune.data.batches import Batches
 from samtune.models import build_model
+from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.tasks import Task, build_task
 
@@ -111,6 +112,22 @@ def new_model(config: TrialConfig, data: DataSplits) -> nn.Module:
     return model
 
 
+def trial_task(config: TrialConfig, data: DataSplits) -> Task:
+    """What the trial's model is trained for, on this data.
+
+    Raises:
+        ValueError: the task cannot do with these settings.
+    """
+    return build_task(
+        MODELS[config.model.name].task or data.task,
+        num_classes=data.num_classes,
+        label_smoothing=config.training.label_smoothing,
+        mean=data.mean,
+        std=data.std,
+        model_params=config.model.params,
+    )
+
+
 def lr_factor(training: TrainingConfig, epoch: int) -> float:
     """What the learning rate is multiplied by in the epoch after `epoch` finished ones.
 
@@ -136,7 +153,7 @@ def train(
     between, as long as the number of threads is the same.
     """
     training = config.training
-    task = build_task(data.task, label_smoothing=training.label_smoothing)
+    task = trial_task(config, data)
     train_batches = data.train_batches(training.batch_size, device)
     val_batches = data.val_batches(training.batch_size, device)
 
@@ -181,7 +198,7 @@ def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, batches: InMemoryBatches) -> dict[str, float]:
+def evaluate(model: nn.Module, task: Task, batches: Batches) -> dict[str, float]:
     """The task's metrics over a validation split, as `val_loss`, `val_accuracy` and so on.
 
     Sums stay on the device until the end, so that a GPU is asked once.

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from samtune.cli.console import new_console, number, print_json, table
-from samtune.registry import Entry, Registry
+from samtune.registry import Entry, Family, Registry
 
 
 def show_registry(registry: Registry, name: str | None, as_json: bool) -> None:
     """All entries, or one with its parameters."""
     if as_json:
-        entries = [registry[name]] if name else [registry[n] for n in registry]
-        shown = [_json(entry) for entry in entries]
-        print_json(shown[0] if name else shown)
+        print_json(_shown_as_json(registry, name))
         return
     console = new_console()
+    if name and name.rstrip("/") in registry.families:
+        family = registry.families[name.rstrip("/")]
+        console.print(f"{family.prefix}/<name> ({family.task}): {family.summary}\n")
+        console.print(", ".join(family.names()))
+        console.print(f"\nparameters:  samtune {registry.kind}s {family.prefix}/NAME")
+        return
     if name is None:
         rows = table(registry.kind, "task", "")
         for key in registry:
             entry = registry[key]
             rows.add_row(key, entry.task or "", entry.summary)
+        for family in registry.families.values():
+            rows.add_row(f"{family.prefix}/<name>", family.task, family.summary)
         console.print(rows)
+        for prefix in registry.families:
+            console.print(f"\nnames:       samtune {registry.kind}s {prefix}", end="")
         console.print(f"\nparameters:  samtune {registry.kind}s NAME")
         return
     entry = registry[name]
@@ -32,8 +41,30 @@ def show_registry(registry: Registry, name: str | None, as_json: bool) -> None:
         rows.add_row(p.name, p.type, default, p.description)
     console.print(rows if entry.parameters else "It has no parameters.")
     section = registry.kind
-    example = "".join(f", {p.name}: {number(p.default)}" for p in entry.parameters[:2])
+    example = "".join(
+        f", {p.name}: {'...' if p.required else number(p.default)}" for p in entry.parameters[:2]
+    )
     console.print(f"\nin a study file:  {section}: {{name: {entry.name}{example}}}")
+
+
+def _shown_as_json(registry: Registry, name: str | None) -> Any:
+    if name is None:
+        members = [_json(registry[n]) for n in registry]
+        return members + [_family_json(f, ()) for f in registry.families.values()]
+    if name.rstrip("/") in registry.families:
+        family = registry.families[name.rstrip("/")]
+        return _family_json(family, family.names())
+    return _json(registry[name])
+
+
+def _family_json(family: Family, names: Sequence[str]) -> dict[str, Any]:
+    members = {"names": [f"{family.prefix}/{name}" for name in names]} if names else {}
+    return {
+        "name": f"{family.prefix}/<name>",
+        "task": family.task,
+        "summary": family.summary,
+        **members,
+    }
 
 
 def _json(entry: Entry) -> dict[str, Any]:

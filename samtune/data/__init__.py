@@ -1,14 +1,25 @@
 """The datasets, one family a file; importing this package registers them all.
 
 A dataset is a factory with keyword-only arguments that returns `DataSplits`. What fits in memory is
-held there as bytes and is cropped, flipped, cut out and normalised a batch at a time.
+held there as bytes, what does not is streamed; either way a whole batch at a time is cropped,
+flipped, cut out and normalised on the device.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from samtune.data import cifar, digits  # noqa: F401 - importing registers
+from samtune.data import (  # noqa: F401 - importing registers
+    carvana,
+    cifar,
+    digits,
+    digits_segmentation,
+    folders,
+    mnist,
+    oxford_pet,
+    random,
+    svhn,
+)
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import DATASETS
 
@@ -29,12 +40,12 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
 
     Raises:
         UnknownNameError: no such dataset.
-        ValueError: it has no such parameter, or not with this value.
+        ValueError: a parameter is unknown or has the wrong type.
         SamtuneError: its files are missing or damaged; the message says what would help.
     """
     entry = DATASETS[name]
-    checked = entry.schema.model_validate(params)  # from JSON, a path is still a string
-    splits = entry.factory(**dict(checked))
+    # A trial's record holds plain values: the schema makes paths of paths again.
+    splits = entry.factory(**dict(entry.schema.model_validate(params)))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, InMemoryBatches
+from samtune.data.batches import Augmentation, Batches, InMemoryBatches
+from samtune.data.streaming import ImageFiles, StreamedBatches
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Images:
 
     Attributes:
         images: uint8, shape (N, H, W, C).
-        targets: int64 class indices, shape (N,).
+        targets: int64 class indices, shape (N,), or masks as uint8, shape (N, H, W).
     """
 
     images: Tensor
@@ -29,6 +31,18 @@ class Images:
             raise ValueError(f"images must be uint8 (N, H, W, C), got {tuple(self.images.shape)}")
         if len(self.images) != len(self.targets):
             raise ValueError(f"{len(self.images)} images but {len(self.targets)} targets")
+        if self.targets.dim() == 3 and self.targets.shape[1:] != self.images.shape[1:3]:
+            raise ValueError("masks must have the size of their images")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.images.shape[3]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -37,11 +51,16 @@ class Images:
         return Images(self.images[index], self.targets[index])
 
 
+Split = Images | ImageFiles
+
+
 @dataclass(frozen=True)
 class DataSplits:
     """A dataset ready for training.
 
     Attributes:
+        num_classes: of an image, or of a pixel; 1 is a mask of foreground.
+        train, val: in memory, or as files that are streamed.
         open_test: reads the test split; nothing in a search calls it.
         mean, std: per channel, of pixel values in [0, 1].
         augmentation: what is done to training batches.
@@ -49,9 +68,9 @@ class DataSplits:
 
     task: str
     num_classes: int
-    train: Images
-    val: Images
-    open_test: Callable[[], Images] = field(repr=False)
+    train: Split
+    val: Split
+    open_test: Callable[[], Split] = field(repr=False)
     mean: Sequence[float]
     std: Sequence[float]
     augmentation: Augmentation = Augmentation()
@@ -59,33 +78,34 @@ class DataSplits:
     @property
     def in_channels(self) -> int:
         """1 for grey images, 3 for colour."""
-        return self.train.images.shape[3]
+        return self.train.channels
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.train.images.shape[1], self.train.images.shape[2]
+        return self.train.size
 
-    def train_batches(self, batch_size: int, device: torch.device) -> InMemoryBatches:
+    def train_batches(self, batch_size: int, device: torch.device) -> Batches:
         """The training split, shuffled and augmented anew each epoch."""
         return self._batches(self.train, batch_size, device, self.augmentation)
 
-    def val_batches(self, batch_size: int, device: torch.device) -> InMemoryBatches:
+    def val_batches(self, batch_size: int, device: torch.device) -> Batches:
         """The validation split, in its own order, never augmented."""
         return self._batches(self.val, batch_size, device, Augmentation())
 
     def _batches(
-        self, split: Images, batch_size: int, device: torch.device, augmentation: Augmentation
-    ) -> InMemoryBatches:
-        return InMemoryBatches(
-            split.images,
-            split.targets,
-            mean=self.mean,
-            std=self.std,
-            batch_size=batch_size,
-            augmentation=augmentation,
-            device=device,
-        )
+        self, split: Split, batch_size: int, device: torch.device, augmentation: Augmentation
+    ) -> Batches:
+        settings: dict[str, Any] = {
+            "mean": self.mean,
+            "std": self.std,
+            "batch_size": batch_size,
+            "augmentation": augmentation,
+            "device": device,
+        }
+        if isinstance(split, ImageFiles):
+            return StreamedBatches(split, **settings)
+        return InMemoryBatches(split.images, split.targets, **settings)
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:

@@ -10,7 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from samtune.models import wide_resnet  # noqa: F401 - importing registers
+from samtune.models import (  # noqa: F401 - importing registers
+    capsnet,
+    libraries,
+    resnet,
+    unet,
+    wide_resnet,
+    wide_resnet_maxpool,
+)
 from samtune.registry import MODELS
 
 __all__ = ["build_model", "model_names"]

@@ -13,8 +13,7 @@ from samtune.config import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
 from samtune.study.study import Trial
-from samtune.tasks import build_task
-from samtune.training import evaluate, new_model
+from samtune.training import evaluate, new_model, trial_task
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,8 @@ class TrainedModel:
 
     def evaluate(self) -> dict[str, float]:
         """The metrics on the validation split, computed anew as in training."""
-        training = self.config.training
-        task = build_task(self.data.task, label_smoothing=training.label_smoothing)
-        batches = self.data.val_batches(training.batch_size, torch.device("cpu"))
+        task = trial_task(self.config, self.data)
+        batches = self.data.val_batches(self.config.training.batch_size, torch.device("cpu"))
         model = self.model.to(memory_format=torch.channels_last)
         return evaluate(model, task, batches)
 

@@ -1,0 +1,96 @@
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 70,000 grey images of 28x28."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from samtune.data.batches import Augmentation, Padding
+from samtune.data.downloads import classification_splits, open_files
+from samtune.data.splits import DataSplits, Images
+from samtune.registry import Share, Size, register_dataset
+
+
+@register_dataset("mnist")
+def mnist(
+    *,
+    root: Path = Path("data"),
+    download: bool = True,
+    label_noise: Share = 0.0,
+    split_seed: Size = 0,
+    crop_padding: Size = 0,
+    padding: Padding = "zero",
+) -> DataSplits:
+    """MNIST: handwritten digits, 28x28 grey; 55,000 training and 5,000 validation images.
+
+    Args:
+        root: folder that holds, or will hold, `MNIST/raw`.
+        download: fetch the 11 MB if they are not there.
+        label_noise: share of the training labels moved to a wrong class; val and test stay clean.
+        split_seed: draws the validation images and the wrong labels, whatever the training seed.
+        crop_padding: pad by this many pixels, then crop at a random place; 0 is off, 2 is usual.
+        padding: what it is padded with: black (zero) or the image mirrored (reflect).
+    """
+    import torchvision
+
+    return _mnist(
+        torchvision.datasets.MNIST,
+        "mnist",
+        root,
+        download,
+        mean=(0.1307,),
+        std=(0.3081,),
+        augmentation=Augmentation(crop_padding, padding=padding),
+        label_noise=label_noise,
+        split_seed=split_seed,
+    )
+
+
+@register_dataset("fashion_mnist")
+def fashion_mnist(
+    *,
+    root: Path = Path("data"),
+    download: bool = True,
+    label_noise: Share = 0.0,
+    split_seed: Size = 0,
+    crop_padding: Size = 0,
+    padding: Padding = "zero",
+    flip: bool = True,
+    cutout: Size = 0,
+) -> DataSplits:
+    """Fashion-MNIST: clothes, 28x28 grey, ten classes; 55,000 training, 5,000 validation images.
+
+    Args:
+        root: folder that holds, or will hold, `FashionMNIST/raw`.
+        download: fetch the 30 MB if they are not there.
+        label_noise: share of the training labels moved to a wrong class; val and test stay clean.
+        split_seed: draws the validation images and the wrong labels, whatever the training seed.
+        crop_padding: pad by this many pixels, then crop at a random place; 0 is off, 2 is usual.
+        padding: what it is padded with: black (zero) or the image mirrored (reflect).
+        flip: mirror left to right with probability 1/2.
+        cutout: side of the square that is cut out with probability 1/2; 0 is off.
+    """
+    import torchvision
+
+    return _mnist(
+        torchvision.datasets.FashionMNIST,
+        "fashion_mnist",
+        root,
+        download,
+        mean=(0.2860,),
+        std=(0.3530,),
+        augmentation=Augmentation(crop_padding, flip, cutout, padding),
+        label_noise=label_noise,
+        split_seed=split_seed,
+    )
+
+
+def _mnist(
+    source: Callable[..., Any], name: str, root: Path, download: bool, **settings: Any
+) -> DataSplits:
+    def read(train: bool) -> Images:
+        files = open_files(source, name, root, download=download, train=train)
+        return Images(files.data[..., None], files.targets.long())
+
+    return classification_splits(read, num_classes=10, **settings)

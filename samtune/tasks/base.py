@@ -1,0 +1,44 @@
+"""What every kind of task offers to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+Mode = Literal["min", "max"]
+
+
+class Meter(Protocol):
+    """Gathers what a metric needs over a split; sums stay on the device until `compute`."""
+
+    def update(self, outputs: Any, inputs: Tensor, targets: Tensor) -> None:
+        """Takes one batch."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """The task's metrics over everything taken."""
+        ...
+
+
+class Task(Protocol):
+    """A kind of task; one object serves a whole run.
+
+    `outputs` is whatever the task's models return: logits, or a tuple of several things.
+    """
+
+    metrics: Mapping[str, Mode]
+    """What a meter yields, each with the direction in which it improves."""
+
+    def loss(self, outputs: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The training loss, its mean over the batch."""
+        ...
+
+    def predict(self, outputs: Any) -> Tensor:
+        """The class of each image, or of each pixel."""
+        ...
+
+    def meter(self) -> Meter:
+        """An empty meter."""
+        ...
