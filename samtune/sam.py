@@ -156,6 +156,7 @@ class SAM(Optimizer):
 
     def skip_step(self) -> None:
         """Counts a step that is not made, for callers who find the gradients not finite."""
+        self._not_finite = False
         self._skipped_steps = self._skipped_steps + 1
         self._opt_called = True
 
