@@ -1,14 +1,15 @@
 """Batches from images held in memory: crop, flip, cut out and normalise a whole batch at a time.
 
-One gather on padded uint8 images does the crop and the flip, on whatever device holds them, and its
-(B, H, W, C) layout makes the batches channels_last for free. No worker processes, no Python per
-image.
+One gather of whole rows of padded uint8 images does the crop, on whatever device holds them, and
+the (B, H, W, C) layout makes the batches channels_last for free. No worker processes, no Python per
+image, and nothing that makes the host wait for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,13 +57,17 @@ class InMemoryBatches:
             raise ValueError("there are no images to make batches of")
         self.batch_size = batch_size
         self.augmentation = augmentation
-        self._size = images.shape[1], images.shape[2]
-        pad = augmentation.crop_padding
-        self._images = F.pad(images, (0, 0, pad, pad, pad, pad)).to(device)
+        self._size = images.shape[1], images.shape[2], images.shape[3]
+        pad, (_, width, channels) = augmentation.crop_padding, self._size
+        padded = F.pad(images, (0, 0, pad, pad, pad, pad)).to(device)
+        # Rows of bytes: every crop of a row is one stretch of it, `width` pixels long.
+        rows = padded.reshape(*padded.shape[:2], -1)
+        self._crops = rows.unfold(2, width * channels, channels)
         self._targets = targets.to(device)
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale = 1 / (255 * torch.tensor(std, device=device))
-        self._offset = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+        # (x / 255 - mean) / std as one multiplication and one addition, for a row at a time
+        scale = 1 / (255 * torch.tensor(std, device=device))
+        offset = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+        self._scale, self._offset = scale.repeat(width), offset.repeat(width)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -77,48 +82,54 @@ class InMemoryBatches:
         order = torch.from_numpy(random.permutation(len(self)))
         size = min(self.batch_size, len(self))
         for start in range(0, len(self) - size + 1, size):
-            index = order[start : start + size].to(self._images.device)
+            index = order[start : start + size].to(self._targets.device)
             yield self._augmented(index, random), self._targets[index]
 
     def in_order(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in the split's own order, as it is."""
-        pad = self.augmentation.crop_padding
-        height, width = self._size
-        inner = self._images[:, pad : pad + height, pad : pad + width]
+        pad, height = self.augmentation.crop_padding, self._size[0]
+        inner = self._crops[:, pad : pad + height, pad]
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
             yield self._normalised(inner[part]), self._targets[part]
 
     def _augmented(self, index: Tensor, random: np.random.Generator) -> Tensor:
-        augmentation, (height, width), device = self.augmentation, self._size, index.device
-        if not (augmentation.crop_padding or augmentation.flip):
-            return self._cut_out(self._normalised(self._images[index]), random)
-
-        corners = random.integers(0, 2 * augmentation.crop_padding + 1, size=(2, len(index)))
+        augmentation, height, device = self.augmentation, self._size[0], index.device
+        corners = np.zeros((2, len(index)), dtype=np.int64)
+        if augmentation.crop_padding or augmentation.flip:
+            corners = random.integers(0, 2 * augmentation.crop_padding + 1, size=(2, len(index)))
         top, left = torch.from_numpy(corners).to(device)
         rows = top[:, None] + torch.arange(height, device=device)
-        columns = torch.arange(width, device=device).expand(len(index), width)
+        cropped = self._crops[index[:, None], rows, left[:, None]]
         if augmentation.flip:
-            mirrored = torch.from_numpy(random.random(len(index)) < 0.5).to(device)
-            columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
-        columns = left[:, None] + columns
-        cropped = self._images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+            # By index and not by mask: a mask's size would have to be asked of the device.
+            mirrored = torch.from_numpy(np.flatnonzero(random.random(len(index)) < 0.5)).to(device)
+            images = cropped.view(len(index), *self._size)
+            images[mirrored] = images[mirrored].flip(2)
         return self._cut_out(self._normalised(cropped), random)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images * self._scale + self._offset).permute(0, 3, 1, 2)
+    def _normalised(self, rows: Tensor) -> Tensor:
+        """uint8 (B, H, W * C) to float32 (B, C, H, W)."""
+        values = rows.float().mul_(self._scale).add_(self._offset)
+        return values.view(len(rows), *self._size).permute(0, 3, 1, 2)
 
     def _cut_out(self, images: Tensor, random: np.random.Generator) -> Tensor:
-        size = self.augmentation.cutout
+        size, (height, width, channels) = self.augmentation.cutout, self._size
         if not size:
             return images
-        count, _, height, width = images.shape
+        count, device = len(images), images.device
 
-        def covered(length: int) -> Tensor:
+        def covered(length: int, repeats: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
             corner = random.integers(-(size // 2), length - size // 2, size=(count, 1))
-            place = np.arange(length)
-            return torch.from_numpy((place >= corner) & (place < corner + size)).to(images.device)
+            place = np.arange(length).repeat(repeats)
+            return (place >= corner) & (place < corner + size)
 
-        applied = torch.from_numpy(random.random(count) < 0.5).to(images.device)
-        square = covered(height)[:, :, None] & covered(width)[:, None, :] & applied[:, None, None]
-        return images.masked_fill_(square[:, None], 0.0)
+        applied = random.random((count, 1)) < 0.5
+        rows, columns = covered(height) & applied, covered(width, channels)
+        square = (
+            torch.from_numpy(rows).to(device)[:, :, None]
+            & torch.from_numpy(columns).to(device)[:, None, :]
+        )
+        values = images.permute(0, 2, 3, 1).view(count, height, width * channels)
+        values.masked_fill_(square, 0.0)  # the mean colour
+        return images
