@@ -9,11 +9,10 @@ seeds of its own; the accuracies are those of the last epoch over further, paire
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 import torch
-from measure import options, save
+from measure import now, options, save
 
 from samtune.config import TrialConfig
 from samtune.data import load_dataset
@@ -25,8 +24,8 @@ SETTINGS = {
 }
 METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "SGD": ({}, (0.0,)),
-    "SAM": ({}, (0.2, 0.35, 0.5, 0.8)),
-    "quarter": ({"ascent_fraction": 0.25}, (0.35, 0.5, 0.8, 1.2)),
+    "SAM": ({}, (0.3, 0.5, 0.8, 1.2)),
+    "quarter": ({"ascent_fraction": 0.25}, (0.5, 0.8, 1.2, 1.8)),
 }
 T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}
 CPU = torch.device("cpu")
@@ -109,9 +108,9 @@ def run(
         }
     )
     state = set_up(config, data, CPU)
-    started = time.perf_counter()
+    started = now()
     *_, last = train(state, config, data, CPU)
-    return last.metrics["val_accuracy"], time.perf_counter() - started
+    return last.metrics["val_accuracy"], now() - started
 
 
 if __name__ == "__main__":

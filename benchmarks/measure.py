@@ -1,7 +1,7 @@
 """Timing for the benchmarks: interleaved repetitions, medians with quartiles, ratios, JSON.
 
-Cases take turns, so that what disturbs the machine disturbs them all alike; a ratio is the median
-over rounds of the ratio within a round.
+Cases take turns in a new order each round, so that what disturbs the machine disturbs them all
+alike; a ratio is the median over rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,22 +26,42 @@ def options(description: str, *, rounds: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="repetitions of every case")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--processor-time",
+        action=_CountProcessorTime,
+        nargs=0,
+        help="count this process's processor time, not the clock's: for a busy machine",
+    )
     parser.add_argument("--json", type=Path, help="where the figures go")
     return parser
+
+
+class _CountProcessorTime(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        global _now
+        _now = time.process_time
+
+
+_now = time.perf_counter
 
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def now() -> float:
+    """Seconds of the clock, or of this process's processor time if those are asked for."""
+    return _now()
+
+
 def seconds(work: Callable[[], Any]) -> float:
     """How long `work` takes, a GPU's part included."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
-    started = time.perf_counter()
+    started = now()
     work()
     wait()
-    return time.perf_counter() - started
+    return now() - started
 
 
 def interleave(
@@ -59,9 +80,10 @@ def interleave_timed(
 ) -> dict[str, list[float]]:
     """The same for cases that time themselves."""
     times: dict[str, list[float]] = {name: [] for name in cases}
+    order = random.Random(0)
     for i in range(warm_up + rounds):
-        for name, case in cases.items():
-            taken = case()
+        for name in order.sample(list(cases), len(cases)):
+            taken = cases[name]()
             if i >= warm_up:
                 times[name].append(taken)
     return times
@@ -97,7 +119,9 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "avx512_bf16": bool(torch.cpu._is_avx512_bf16_supported()),
+        "time": "wall clock" if _now is time.perf_counter else "processor time",
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx": torch.cpu._is_amx_tile_supported(),
         "torch": torch.__version__,
         "load_at_the_end": round(os.getloadavg()[0], 1),
     }

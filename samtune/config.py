@@ -96,8 +96,8 @@ class TrainingConfig(Config):
     Attributes:
         micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
         clip_grad_norm: the greatest norm of the gradients that the optimizer steps with.
-        precision: what the model computes in; weights and optimizer stay float32. `auto` is the
-            fastest that keeps the accuracy.
+        precision: what the model computes in; weights and optimizer stay float32. `auto` is bf16
+            where the hardware is faster at it, else fp32.
         channels_last: lay images and kernels out pixel by pixel, which most hardware prefers.
         compile: `torch.compile` the model; worth it from some thousand steps on.
     """

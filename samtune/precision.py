@@ -6,6 +6,8 @@ Weights, their gradients and the optimizer stay float32; only the layers in betw
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,10 +25,26 @@ def resolve(precision: Literal["auto"] | Precision, device: torch.device) -> Pre
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 faster than float32."""
+    """Whether the hardware multiplies bfloat16 faster than float32.
+
+    On CPUs the instruction alone says little: a training step of WRN-16-2 took 0.42 of float32's
+    time on an AMD Zen 4 with avx512_bf16, and 1.38 on an Intel Xeon with avx512_bf16 but no AMX.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or (
+        torch.cpu._is_avx512_bf16_supported() and _is_amd()
+    )
+
+
+@cache
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
