@@ -24,7 +24,7 @@ AT_ONCE = (1, 2, 4)
 
 
 def main() -> None:
-    parser = options("concurrent trials", rounds=3)
+    parser = options("concurrent trials", rounds=5)
     parser.add_argument("--steps", type=int, default=8, help="of each trial")
     parser.add_argument("--in-one-process", action="store_true")
     arguments = parser.parse_args()
@@ -52,7 +52,8 @@ def side_by_side(kind: Any, trials: int, threads: int, steps: int) -> float:
     """Seconds from the moment all trials are ready to the moment the last is done."""
     ready = kind.Barrier(trials + 1)
     start = getattr(kind, "Process", None) or kind.Thread
-    workers = [start(target=work, args=(ready, threads, steps)) for _ in range(trials)]
+    arguments = (ready, threads, steps)
+    workers = [start(target=work, args=arguments, daemon=True) for _ in range(trials)]
     for worker in workers:
         worker.start()
     ready.wait()
