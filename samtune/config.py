@@ -49,19 +49,68 @@ class Named(Config):
 
 
 class SamConfig(Config):
-    """Sharpness-Aware Minimization around the optimizer; rho = 0 is the optimizer alone."""
+    """Sharpness-Aware Minimization around the optimizer; rho = 0 is the optimizer alone.
+
+    Attributes:
+        rho: the distance to the neighbor; its scale depends on the variant.
+        variant: `sam`; `asam`, relative to every weight's size; `asam_eta`, its authors' own
+            convention: weights relative to |w| + eta, biases not; `sam_on`, norm layers alone;
+            `msam`, against the momentum, in one pass; `fsam`, along what is new in the gradient.
+        eta: of `asam_eta`.
+        sigma, mean_decay: of `fsam`: how much of the gradients' mean is left out, and its decay.
+        start_fraction: the share of the epochs that the optimizer trains alone first.
+        every: SAM in each k-th step, the optimizer alone in the others.
+        ascent_fraction: the share of each batch that the climb is computed on.
+        ascent_precision: `bf16` computes the climb so; the update keeps the training's precision.
+        same_dropout: both passes drop the same units.
+    """
 
     rho: float = Field(0.05, ge=0)
-    adaptive: bool = Field(False, strict=True)
+    variant: Literal["sam", "asam", "asam_eta", "sam_on", "msam", "fsam"] = "sam"
+    eta: float = Field(0.01, ge=0)
+    sigma: float = Field(1.0, ge=0)
+    mean_decay: float = Field(0.9, ge=0, lt=1)
+    start_fraction: float = Field(0.0, ge=0, lt=1)
+    every: Count = 1
+    ascent_fraction: float = Field(1.0, gt=0, le=1)
+    ascent_precision: Literal["same", "bf16"] = "same"
+    same_dropout: bool = Field(False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adaptive_is_asam(cls, raw: Any) -> Any:
+        """`adaptive: true`, as the well-known implementation says it, is `variant: asam`."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("adaptive"), bool):
+            return raw
+        rest = {key: value for key, value in raw.items() if key != "adaptive"}
+        if not raw["adaptive"]:
+            return rest
+        if rest.setdefault("variant", "asam") not in ("asam", "asam_eta"):
+            raise ValueError(f"adaptive: true is variant: asam, but variant is {rest['variant']}")
+        return rest
 
 
 class TrainingConfig(Config):
-    """How long and on what schedule one run trains."""
+    """How long, on what schedule and in what numbers one run trains.
+
+    Attributes:
+        micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
+        clip_grad_norm: the greatest norm of the gradients that the optimizer steps with.
+        precision: what the model computes in; weights and optimizer stay float32. `auto` is bf16
+            where the hardware is faster at it, else fp32.
+        channels_last: lay images and kernels out pixel by pixel, which most hardware prefers.
+        compile: `torch.compile` the model; worth it from some thousand steps on.
+    """
 
     epochs: Count
     batch_size: Count = 128
+    micro_batch_size: Count | None = None
     lr_schedule: Literal["cosine", "step", "constant"] = "cosine"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    clip_grad_norm: float | None = Field(None, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = Field(True, strict=True)
+    compile: bool = Field(False, strict=True)
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
 
 

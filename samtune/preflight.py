@@ -7,6 +7,7 @@ be written: each is found in seconds here and not in trial 37.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shutil
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from samtune.config import StudyConfig, TrialConfig
+from samtune.config import FloatRange, StudyConfig, TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.registry import MODELS
@@ -25,6 +26,15 @@ from samtune.tasks import study_metrics
 from samtune.training import new_model, sam_step, set_up, trial_task
 
 MOST_COMBINATIONS = 512
+# Where the best rho of each variant is found, in papers and in the bundled studies, with room.
+USUAL_RHO = {
+    "sam": (0.01, 1.0),
+    "fsam": (0.01, 1.0),
+    "sam_on": (0.05, 15.0),
+    "asam": (0.2, 10.0),
+    "asam_eta": (0.1, 5.0),
+    "msam": (0.2, 10.0),
+}
 TIMED_BELOW_FLOPS = 2e11  # a step of more than about a second on a CPU core is not worth timing
 
 
@@ -92,6 +102,40 @@ def preview(config: StudyConfig, storage: Path, *, timed: bool = False) -> Previ
     # Weights and momentum in each of two states, and the best weights once more.
     disk = trials * 5 * 4 * corners[-1].parameters
     return Preview(config, data, ends, rungs, _expected_epochs(config, rungs), disk, free)
+
+
+def warnings_of(config: StudyConfig) -> list[str]:
+    """A sentence for each variant whose rho is searched on another variant's scale.
+
+    That is so where the middle of the range, on the log scale, is not where this variant's best
+    values are found.
+    """
+    if "sam.rho" not in config.search_space:
+        return []
+    sentences = []
+    for variant in _variants(config):
+        found = config.active("sam.rho", {"sam.variant": variant})
+        if found is None or not isinstance(found[1], FloatRange):
+            continue
+        low, high = found[1].bounds
+        usual_low, usual_high = USUAL_RHO[variant]
+        # A range from 0 has no middle on the log scale: take a thousandth of its end as its start.
+        middle = math.sqrt(max(low, high / 1000) * high)
+        if not usual_low <= middle <= usual_high:
+            sentences.append(
+                f"sam.rho from {low:g} to {high:g} is unusual for {variant}, whose best values "
+                f"are mostly between {usual_low:g} and {usual_high:g}; give each variant its own "
+                "range with 'when'."
+            )
+    return sentences
+
+
+def _variants(config: StudyConfig) -> list[str]:
+    """Every `sam.variant` that a trial can have."""
+    searched = config.search_space.get("sam.variant")
+    if not searched:
+        return [config.trial.sam.variant]
+    return [str(value) for distribution in searched for value in distribution.examples]
 
 
 def expected_rungs(config: StudyConfig) -> list[tuple[int, int]]:

@@ -1,24 +1,38 @@
 """Sharpness-Aware Minimization: an optimizer around any `torch.optim` class.
 
 SAM (Foret et al. 2021, arXiv:2010.01412) minimises the loss at the worst point within a distance
-rho of the weights. One step computes the gradient at w, climbs to w + rho * g / ||g||, computes the
-gradient there, comes home, and lets the base optimizer step from w with that second gradient.
-ASAM (Kwon et al. 2021, arXiv:2102.11600) measures the distance relative to each weight's size.
+rho of the weights. One step computes the gradient g at w, climbs to w + e, computes the gradient
+there, comes home, and lets the base optimizer step from w with that second gradient. The variants
+differ in the climb alone:
 
-This file knows torch and nothing else of samtune, so that it can be taken home alone.
+    SAM     e = rho * g / ||g||
+    ASAM    e = rho * T^2 g / ||T g||    T = |w| + eta (Kwon et al. 2021, arXiv:2102.11600)
+    F-SAM   e = rho * d / ||d||          d = g - sigma * its running mean (Li et al. 2024,
+                                         arXiv:2403.12350)
+    MSAM    e = -rho * v / ||v||         v = the momentum, so no first pass (Becker et al. 2024,
+                                         arXiv:2401.12033)
+    SAM-ON  SAM with gradients of the norm layers alone (Mueller et al. 2023, arXiv:2306.04226):
+            `loss.backward(inputs=norm_parameters(model))`
+
+Only weights that have a gradient climb, and only they count in the norm. This file knows torch and
+nothing else of samtune, so that it can be taken home alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
+
+NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+SMALLEST_NORM = 1e-30  # a gradient of zeros then climbs by zero, for any rho a float32 can hold
 
 
 class SAM(Optimizer):
@@ -29,14 +43,22 @@ class SAM(Optimizer):
     rho = 0 in every group and one pass a step it is the base optimizer bit for bit.
 
     Args:
-        params: parameters or parameter groups; a group may set its own `rho` and `adaptive`.
+        params: parameters or parameter groups; a group may set its own `rho`, `adaptive`, `eta`,
+            `sigma` and `mean_decay`.
         base_optimizer: the class that steps, such as `torch.optim.SGD`.
         rho: the distance to the neighbor, in the space of all weights together.
         adaptive: measure the distance as ASAM does, every weight relative to its magnitude.
+        eta: added to the magnitudes of ASAM, so that a weight of 0 can move.
+        sigma: how much of the gradients' running mean F-SAM leaves out of the climb; 0 is SAM.
+        mean_decay: of that running mean.
         base_kwargs: passed to the base optimizer (`lr`, `momentum`, ...).
 
+    Attributes:
+        asynchronous: never wait for the device: whether a climb is finite is decided there, too.
+            True by default on accelerators with a fused base optimizer, which alone can do that.
+
     Raises:
-        ValueError: rho is negative or not finite.
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -45,18 +67,34 @@ class SAM(Optimizer):
         base_optimizer: type[Optimizer],
         rho: float = 0.05,
         adaptive: bool = False,
+        *,
+        eta: float = 0.0,
+        sigma: float = 0.0,
+        mean_decay: float = 0.9,
         **base_kwargs: Any,
     ) -> None:
-        super().__init__(params, {"rho": rho, "adaptive": adaptive})
+        own = {
+            "rho": rho,
+            "adaptive": adaptive,
+            "eta": eta,
+            "sigma": sigma,
+            "mean_decay": mean_decay,
+        }
+        super().__init__(params, own)
         for group in self.param_groups:
-            if not 0 <= group["rho"] < float("inf"):
-                raise ValueError(f"rho must be 0 or more and finite, got {group['rho']}")
+            _check(group)
         self.base_optimizer = base_optimizer(self.param_groups, **base_kwargs)
-        self.defaults = {**self.base_optimizer.defaults, **self.defaults}
-        self.skipped_steps = 0
+        self.defaults = {**self.base_optimizer.defaults, **own}
+        self.asynchronous = all(
+            group.get("fused") and not group["sigma"] and not any(p.is_cpu for p in group["params"])
+            for group in self.param_groups
+        )
+        self._own_settings = tuple(own)
+        self._skipped_steps: int | Tensor = 0
         self._home: dict[Tensor, Tensor] = {}
         self._away: list[Tensor] = []
-        self._climb_is_finite = True
+        self._means: dict[Tensor, Tensor] = {}
+        self._not_finite: bool | Tensor = False
         self._share_with_base()
 
     @property
@@ -64,38 +102,62 @@ class SAM(Optimizer):
         """Whether every rho is 0: then a step is the base optimizer's and one pass is enough."""
         return all(group["rho"] == 0 for group in self.param_groups)
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps were left out because a gradient was not finite."""
+        return int(self._skipped_steps)
+
     @contextmanager
     def at_worst_neighbor(self) -> Iterator[None]:
         """Hold the weights at w + rho * g / ||g||, with g the gradients on entry.
 
         On leaving, even by an exception, the weights are exactly what they were. The gradients
         are cleared on entry, so those found on leaving belong to the neighbor; an exception
-        clears them too. If ||g|| is not finite the weights stay and `descend` skips this step.
+        clears them too. If ||g|| is not finite `descend` skips this step; the weights then stay
+        where they are, or, where this is `asynchronous`, are not finite until they come home.
 
         Raises:
             RuntimeError: no parameter has a gradient.
         """
-        self._leave_home()
+        self._climb_along_gradients()
         self.zero_grad()
-        try:
+        with self._coming_home():
             yield
-        except BaseException:
-            self.zero_grad()
-            raise
-        finally:
-            self._come_home()
 
+    @contextmanager
+    def at_momentum_neighbor(self) -> Iterator[None]:
+        """Hold the weights at w - rho * v / ||v||, with v the base optimizer's momentum.
+
+        This is MSAM, which needs no gradient to climb; before the first step there is no momentum
+        and the weights stay. They come home as from `at_worst_neighbor`.
+
+        Raises:
+            ValueError: the base optimizer keeps no momentum.
+        """
+        self._climb_along_momentum()
+        with self._coming_home():
+            yield
+
+    @torch.no_grad()
     def descend(self) -> None:
         """One step of the base optimizer with the gradients that are there.
 
         After a climb that was not finite it leaves everything alone and counts a skipped step.
         """
-        if self._climb_is_finite:
-            self.base_optimizer.step()
+        skip, self._not_finite = self._not_finite, False
+        if isinstance(skip, Tensor):
+            self._step_unless(skip)
+        elif skip:
+            self.skip_step()
         else:
-            self.skipped_steps += 1
-            self._climb_is_finite = True
+            self.base_optimizer.step()
         # torch's schedulers read this flag to warn of a schedule that runs ahead of the steps.
+        self._opt_called = True
+
+    def skip_step(self) -> None:
+        """Counts a step that is not made, for callers who find the gradients not finite."""
+        self._not_finite = False
+        self._skipped_steps = self._skipped_steps + 1
         self._opt_called = True
 
     def first_step(self, zero_grad: bool = False) -> None:
@@ -103,7 +165,7 @@ class SAM(Optimizer):
 
         The gradients' memory is used for the climb, so their values are lost.
         """
-        self._leave_home()
+        self._climb_along_gradients()
         if zero_grad:
             self.zero_grad()
 
@@ -132,22 +194,34 @@ class SAM(Optimizer):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group, which may bring its own `rho` and `adaptive`."""
+        """Adds a group, which may bring its own `rho`, `adaptive`, `eta`, `sigma`, `mean_decay`."""
         if "base_optimizer" not in self.__dict__:  # torch's constructor adds the first groups
             super().add_param_group(param_group)
             return
-        param_group.setdefault("rho", self.defaults["rho"])
-        param_group.setdefault("adaptive", self.defaults["adaptive"])
+        for key in self._own_settings:
+            param_group.setdefault(key, self.defaults[key])
+        _check(param_group)
         self.base_optimizer.add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's state (momentum and all), rho, and the skipped steps."""
-        return {**self.base_optimizer.state_dict(), "skipped_steps": self.skipped_steps}
+        """The base optimizer's state (momentum and all), rho, F-SAM's means, the skipped steps."""
+        state = {**self.base_optimizer.state_dict(), "skipped_steps": self.skipped_steps}
+        if self._means:
+            state["gradient_means"] = {
+                i: self._means[p] for i, p in enumerate(self._parameters()) if p in self._means
+            }
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
         self.base_optimizer.load_state_dict(state_dict)
-        self.skipped_steps = state_dict["skipped_steps"]
+        self._skipped_steps = state_dict["skipped_steps"]
+        means = state_dict.get("gradient_means", {})
+        self._means = {
+            p: means[i].to(p.device, copy=True)
+            for i, p in enumerate(self._parameters())
+            if i in means
+        }
         self._share_with_base()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,31 +236,151 @@ class SAM(Optimizer):
         self.param_groups = self.base_optimizer.param_groups
         self.state = self.base_optimizer.state
 
+    def _parameters(self) -> Iterator[Tensor]:
+        for group in self.param_groups:
+            yield from group["params"]
+
     @torch.no_grad()
-    def _leave_home(self) -> None:
-        if self._away:
-            raise RuntimeError("the weights are at the neighbor already: second_step() is missing")
-        groups = [self._with_gradients(group) for group in self.param_groups]
-        if not any(params for params, _ in groups):
+    def _climb_along_gradients(self) -> None:
+        """From w to w + rho * T^2 d / ||T d||, in the gradients' own memory."""
+        self._must_be_home()
+        climbs = []
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                climbs.append((group, params, [p.grad for p in params]))
+        if not climbs:
             raise RuntimeError("no parameter has a gradient: call backward() on the loss first")
 
-        for group, (params, grads) in zip(self.param_groups, groups, strict=True):
+        for group, params, directions in climbs:
+            if group["sigma"]:
+                self._leave_out_mean(group, params, directions)
             if group["adaptive"]:
-                torch._foreach_mul_(grads, params)  # T g with T = |w|, up to the sign
-        norm = _global_norm([g for _, grads in groups for g in grads])
-        self._climb_is_finite = bool(norm.isfinite())
-        if not self._climb_is_finite:
+                torch._foreach_mul_(directions, self._magnitudes(group, params))
+        inverse = self._inverse_norm([d for _, _, directions in climbs for d in directions])
+        if inverse is None:
             return
-        inverse = 1 / norm.clamp_min(torch.finfo(norm.dtype).tiny)
 
-        for group, (params, grads) in zip(self.param_groups, groups, strict=True):
+        for group, params, directions in climbs:
+            if group["sigma"]:
+                self._update_mean(group, params, directions)
+            if group["rho"] == 0:
+                continue
+            scale = group["rho"] * inverse
+            if isinstance(scale, Tensor):
+                torch._foreach_mul_(directions, scale)
+                scale = 1.0
+            if group["adaptive"] and group["eta"]:
+                torch._foreach_mul_(directions, self._room_for(params))  # it holds T until now
+            self._remember(params)
+            if group["adaptive"] and not group["eta"]:
+                torch._foreach_addcmul_(params, params, directions, value=scale)
+            else:
+                torch._foreach_add_(params, directions, alpha=scale)
+
+    @torch.no_grad()
+    def _climb_along_momentum(self) -> None:
+        self._must_be_home()
+        climbs = []
+        for group in self.param_groups:
+            if not (group.get("momentum") or "betas" in group):
+                raise ValueError("MSAM climbs along the momentum, and this optimizer keeps none")
+            params = [p for p in group["params"] if self._momentum(p) is not None]
+            climbs.append((group, params, [self._momentum(p) for p in params]))
+        momenta = [v for _, _, found in climbs for v in found]
+        inverse = self._inverse_norm(momenta) if momenta else None
+        if inverse is None:
+            return
+        for group, params, found in climbs:
             if group["rho"] == 0 or not params:
                 continue
+            scale = -group["rho"] * inverse
             self._remember(params)
-            if group["adaptive"]:
-                torch._foreach_mul_(grads, params)  # T^2 g
-            torch._foreach_mul_(grads, group["rho"] * inverse)
-            torch._foreach_add_(params, grads)
+            if isinstance(scale, Tensor):
+                for p, v in zip(params, found, strict=True):
+                    p.addcmul_(v, scale)  # no copy of the momentum
+            else:
+                torch._foreach_add_(params, found, alpha=scale)
+
+    def _must_be_home(self) -> None:
+        if self._away:
+            raise RuntimeError("the weights are at the neighbor already: second_step() is missing")
+
+    def _momentum(self, param: Tensor) -> Any:
+        state = self.state.get(param, {})
+        return state.get("momentum_buffer", state.get("exp_avg"))
+
+    def _magnitudes(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        """ASAM's T, up to signs, which T g's norm and T^2 g do not see."""
+        if not group["eta"]:
+            return params
+        magnitudes = self._room_for(params)
+        torch._foreach_copy_(magnitudes, params)
+        torch._foreach_abs_(magnitudes)
+        torch._foreach_add_(magnitudes, group["eta"])
+        return magnitudes
+
+    def _leave_out_mean(
+        self, group: dict[str, Any], params: list[Tensor], directions: list[Tensor]
+    ) -> None:
+        known = [
+            (d, self._means[p]) for p, d in zip(params, directions, strict=True) if p in self._means
+        ]
+        if known:
+            ds, means = zip(*known, strict=True)
+            torch._foreach_add_(list(ds), list(means), alpha=-group["sigma"])
+
+    def _update_mean(
+        self, group: dict[str, Any], params: list[Tensor], directions: list[Tensor]
+    ) -> None:
+        decay, sigma = group["mean_decay"], group["sigma"]
+        for p, d in zip(params, directions, strict=True):
+            if p in self._means:
+                # decay * mean + (1 - decay) * g, where g = d + sigma * mean
+                self._means[p].mul_(decay + (1 - decay) * sigma).add_(d, alpha=1 - decay)
+            else:
+                self._means[p] = d.clone()
+
+    def _inverse_norm(self, directions: list[Tensor]) -> float | Tensor | None:
+        """1 / ||d||, or None where that is not finite and this may be asked of the device."""
+        norm = _global_norm(directions)
+        if self.asynchronous:
+            self._not_finite = norm.isfinite().logical_not().float()
+            return 1 / norm.clamp_min(SMALLEST_NORM)
+        length = norm.item()
+        self._not_finite = not math.isfinite(length)
+        return None if self._not_finite else 1 / max(length, SMALLEST_NORM)
+
+    def _step_unless(self, skip: Tensor) -> None:
+        # The protocol of torch's gradient scaler: a fused step reads on the device whether to skip.
+        base: Any = self.base_optimizer
+        base.found_inf, base.grad_scale = skip, None
+        try:
+            base.step()
+        finally:
+            del base.found_inf, base.grad_scale
+        self._skipped_steps = self._skipped_steps + skip
+
+    def _remember(self, params: list[Tensor]) -> None:
+        torch._foreach_copy_(self._room_for(params), params)
+        self._away += params
+
+    def _room_for(self, params: list[Tensor]) -> list[Tensor]:
+        for p in params:
+            if p not in self._home:
+                self._home[p] = torch.empty_like(p, memory_format=torch.preserve_format)
+        return [self._home[p] for p in params]
+
+    @contextmanager
+    def _coming_home(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._not_finite = False
+            self.zero_grad()
+            raise
+        finally:
+            self._come_home()
 
     @torch.no_grad()
     def _come_home(self) -> None:
@@ -194,18 +388,6 @@ class SAM(Optimizer):
         away, self._away = self._away, []
         if away:
             torch._foreach_copy_(away, [self._home[p] for p in away])
-
-    def _remember(self, params: list[Tensor]) -> None:
-        for p in params:
-            if p not in self._home:
-                self._home[p] = torch.empty_like(p, memory_format=torch.preserve_format)
-        torch._foreach_copy_([self._home[p] for p in params], params)
-        self._away += params
-
-    @staticmethod
-    def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        params = [p for p in group["params"] if p.grad is not None]
-        return params, [p.grad for p in params]
 
 
 @contextmanager
@@ -224,6 +406,34 @@ def frozen_batchnorm_stats(model: nn.Module) -> Iterator[None]:
     finally:
         for module in tracking:
             module.track_running_stats = True
+
+
+def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights and biases of the normalisation layers, found by type and not by name.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {
+        p: None
+        for module in model.modules()
+        if isinstance(module, NORM_LAYERS)
+        for p in module.parameters(recurse=False)
+        if p.requires_grad
+    }
+    if not found:
+        raise ValueError("SAM-ON climbs with the norm layers alone, and this model has none")
+    return list(found)
+
+
+def _check(group: dict[str, Any]) -> None:
+    for key in ("rho", "eta", "sigma"):
+        if not 0 <= group[key] < float("inf"):
+            raise ValueError(f"{key} must be 0 or more and finite, got {group[key]}")
+    if not 0 <= group["mean_decay"] < 1:
+        raise ValueError(f"mean_decay must be at least 0 and below 1, got {group['mean_decay']}")
+    if group["sigma"] and group["adaptive"]:
+        raise ValueError("sigma (F-SAM) and adaptive (ASAM) exclude each other")
 
 
 def _global_norm(tensors: list[Tensor]) -> Tensor:

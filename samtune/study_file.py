@@ -274,6 +274,8 @@ def _unknown_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, A
     """What is wrong with a path into `trial`, or nothing."""
     if path == "training.epochs":
         return "is the scheduler's budget and cannot be searched; set trial.training.epochs."
+    if path == "sam.adaptive":
+        return "is a shorthand; search sam.variant: {choice: [sam, asam]} instead."
     if path in ("training.seed", "dataset.name", "dataset.root"):
         return "cannot be searched: trials would not compare."
     if _known_path(path, whole, raw_space):

@@ -152,28 +152,28 @@ def test_another_model_leaves_the_first_ones_parameters_behind(study_config: Mak
 
 
 CONDITIONAL = """sam.rho:
-    - {float: [0.01, 1.0], log: true, when: {sam.adaptive: false}}
-    - {float: [0.5, 5.0], when: {sam.adaptive: true}}
-  sam.adaptive: {choice: [false, true]}
+    - {float: [0.01, 1.0], log: true, when: {sam.variant: sam}}
+    - {float: [0.5, 5.0], when: {sam.variant: asam}}
+  sam.variant: {choice: [sam, asam]}
 """
 
 
 def test_a_conditional_parameter_follows_what_it_depends_on(study_config: Make) -> None:
     config = study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", CONDITIONAL))
     assert list(config.search_space)[-1] == "sam.rho"
-    name, distribution = config.active("sam.rho", {"sam.adaptive": True}) or ("", None)
+    name, distribution = config.active("sam.rho", {"sam.variant": "asam"}) or ("", None)
     assert name == "sam.rho[1]"
     assert isinstance(distribution, FloatRange)
     assert distribution.bounds == (0.5, 5.0)
-    assert len(list(config.combinations(["sam.adaptive", "sam.rho"]))) == 4
+    assert len(list(config.combinations(["sam.variant", "sam.rho"]))) == 4
 
 
 def test_conditions_in_a_ring_are_refused(study_config: Make) -> None:
     ring = (
-        "sam.rho: {float: [0.01, 1.0], when: {sam.adaptive: true}}\n"
+        "sam.rho: {float: [0.01, 1.0], when: {sam.variant: asam}}\n"
         "  sam.adaptive: {choice: [true, false], when: {sam.rho: 0.5}}\n"
     )
-    with pytest.raises(StudyFileError, match=r"sam.rho, sam.adaptive form a ring"):
+    with pytest.raises(StudyFileError, match=r"sam.rho, sam.variant form a ring"):
         study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", ring))
 
 

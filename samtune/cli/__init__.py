@@ -13,6 +13,7 @@ import typer
 from samtune.cli import (
     check,
     datasets,
+    doctor,
     export,
     list_,
     logs,
@@ -46,6 +47,7 @@ app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("models")(models.models)
 app.command("datasets")(datasets.datasets)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)

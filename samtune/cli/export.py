@@ -43,7 +43,8 @@ def export(
     console = new_console()
     console.print(
         f"{done.path}: {done.trial}, epoch {done.epoch}, {big(done.parameters)} parameters; "
-        f"reloaded, {done.metric} {done.measured!r} as recorded."
+        f"reloaded, {done.metric} {done.measured!r}, "
+        + ("as recorded." if done.measured == done.recorded else f"recorded {done.recorded!r}.")
     )
     if kind == "pt":
         console.print(f'load:  torch.load("{output}", weights_only=True)["weights"]')

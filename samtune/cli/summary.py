@@ -6,7 +6,7 @@ from rich.console import Console
 
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config import FloatRange, IntRange, StudyConfig
-from samtune.preflight import Preview
+from samtune.preflight import Preview, warnings_of
 from samtune.study import Study, Trial
 
 
@@ -44,6 +44,8 @@ def print_preview(console: Console, preview: Preview) -> None:
         f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
         f"{size(preview.disk_free_bytes)} free on disk"
     )
+    for sentence in warnings_of(config):
+        console.print(f"[yellow]  note       {sentence}[/]")
 
 
 def print_summary(console: Console, study: Study) -> None:

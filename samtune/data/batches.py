@@ -1,15 +1,16 @@
 """Batches of images: crop, flip, cut out and normalise a whole batch at a time.
 
-`Pixels` does that to bytes on a device: one gather on padded images crops and flips, and its
-(B, H, W, C) layout makes the batches channels_last for free. `InMemoryBatches` keeps a whole split
-there: no worker processes, no Python per image. `samtune.data.streaming` does it to what it reads.
+`Pixels` does that to bytes on a device: one gather of whole rows of padded images does the crop,
+its (B, H, W, C) layout makes the batches channels_last for free, and nothing makes the host wait
+for the device. `InMemoryBatches` keeps a whole split there: no worker processes, no Python per
+image. `samtune.data.streaming` does it to what it reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -77,60 +78,70 @@ class Pixels:
         augmentation: Augmentation = Augmentation(),
     ) -> None:
         self.augmentation = augmentation
-        self._size = images.shape[1], images.shape[2]
-        self._are_masks = targets.dim() == 3
-        self._images = _padded(images, augmentation).to(device, non_blocking=True)
-        self._targets = _padded(targets, augmentation) if self._are_masks else targets
-        self._targets = self._targets.to(device, non_blocking=True)
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self._scale = 1 / (255 * torch.tensor(std, device=device))
-        self._offset = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+        self._size = images.shape[1], images.shape[2], images.shape[3]
+        width, channels = self._size[1:]
+        self._crops = _row_crops(_padded(images, augmentation), width, channels, device)
+        self._targets = targets.to(device, non_blocking=True)
+        self._mask_crops = None
+        if targets.dim() == 3:
+            self._mask_crops = _row_crops(_padded(targets, augmentation), width, 1, device)
+        # (x / 255 - mean) / std as one multiplication and one addition, for a row at a time
+        scale = 1 / (255 * torch.tensor(std, device=device))
+        offset = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
+        self._scale, self._offset = scale.repeat(width), offset.repeat(width)
 
     def augmented(self, index: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The images at `index` with their targets, changed as `random` says."""
-        augmentation, (height, width) = self.augmentation, self._size
-        index = index.to(self._images.device)
-        if not (augmentation.crop_padding or augmentation.flip):
-            inputs = self._normalised(self._images[index])
-            return self._cut_out(inputs, random), self._targets[index]
-
-        corners = random.integers(0, 2 * augmentation.crop_padding + 1, size=(2, len(index)))
-        top, left = torch.from_numpy(corners).to(index.device)
-        rows = top[:, None] + torch.arange(height, device=index.device)
-        columns = torch.arange(width, device=index.device).expand(len(index), width)
+        augmentation, height, device = self.augmentation, self._size[0], self._targets.device
+        index = index.to(device)
+        corners = np.zeros((2, len(index)), dtype=np.int64)
+        if augmentation.crop_padding or augmentation.flip:
+            corners = random.integers(0, 2 * augmentation.crop_padding + 1, size=(2, len(index)))
+        top, left = torch.from_numpy(corners).to(device)
+        place = index[:, None], top[:, None] + torch.arange(height, device=device), left[:, None]
+        rows = self._crops[place]
+        targets = self._targets[index] if self._mask_crops is None else self._mask_crops[place]
         if augmentation.flip:
-            mirrored = torch.from_numpy(random.random(len(index)) < 0.5).to(index.device)
-            columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
-        columns = left[:, None] + columns
-        place = index[:, None, None], rows[:, :, None], columns[:, None, :]
-        inputs = self._normalised(self._images[place])
-        targets = self._targets[place] if self._are_masks else self._targets[index]
-        return self._cut_out(inputs, random), targets
+            # By index and not by mask: a mask's size would have to be asked of the device.
+            mirrored = torch.from_numpy(np.flatnonzero(random.random(len(index)) < 0.5)).to(device)
+            images = rows.view(len(index), *self._size)
+            images[mirrored] = images[mirrored].flip(2)
+            if self._mask_crops is not None:
+                targets[mirrored] = targets[mirrored].flip(2)
+        return self._cut_out(self._normalised(rows), random), targets
 
     def plain(self, part: slice) -> tuple[Tensor, Tensor]:
         """A run of images with their targets, as they are."""
-        pad, (height, width) = self.augmentation.crop_padding, self._size
-        inner = part, slice(pad, pad + height), slice(pad, pad + width)
-        targets = self._targets[inner] if self._are_masks else self._targets[part]
-        return self._normalised(self._images[inner]), targets
+        pad, height = self.augmentation.crop_padding, self._size[0]
+        inner = part, slice(pad, pad + height), pad
+        targets = self._targets[part] if self._mask_crops is None else self._mask_crops[inner]
+        return self._normalised(self._crops[inner]), targets
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return (images * self._scale + self._offset).permute(0, 3, 1, 2)
+    def _normalised(self, rows: Tensor) -> Tensor:
+        """uint8 (B, H, W * C) to float32 (B, C, H, W)."""
+        values = rows.float().mul_(self._scale).add_(self._offset)
+        return values.view(len(rows), *self._size).permute(0, 3, 1, 2)
 
     def _cut_out(self, images: Tensor, random: np.random.Generator) -> Tensor:
-        size = self.augmentation.cutout
+        size, (height, width, channels) = self.augmentation.cutout, self._size
         if not size:
             return images
-        count, _, height, width = images.shape
+        count, device = len(images), images.device
 
-        def covered(length: int) -> Tensor:
+        def covered(length: int, repeats: int = 1) -> np.ndarray[Any, np.dtype[np.bool_]]:
             corner = random.integers(-(size // 2), length - size // 2, size=(count, 1))
-            place = np.arange(length)
-            return torch.from_numpy((place >= corner) & (place < corner + size)).to(images.device)
+            place = np.arange(length).repeat(repeats)
+            return (place >= corner) & (place < corner + size)
 
-        applied = torch.from_numpy(random.random(count) < 0.5).to(images.device)
-        square = covered(height)[:, :, None] & covered(width)[:, None, :] & applied[:, None, None]
-        return images.masked_fill_(square[:, None], 0.0)
+        applied = random.random((count, 1)) < 0.5
+        rows, columns = covered(height) & applied, covered(width, channels)
+        square = (
+            torch.from_numpy(rows).to(device)[:, :, None]
+            & torch.from_numpy(columns).to(device)[:, None, :]
+        )
+        values = images.permute(0, 2, 3, 1).view(count, height, width * channels)
+        values.masked_fill_(square, 0.0)  # the mean colour
+        return images
 
 
 class InMemoryBatches:
@@ -202,3 +213,12 @@ def _padded(images: Tensor, augmentation: Augmentation) -> Tensor:
     padded = images.new_zeros(len(images), height + 2 * pad, width + 2 * pad, *images.shape[3:])
     padded[:, pad : pad + height, pad : pad + width] = images
     return padded
+
+
+def _row_crops(images: Tensor, width: int, channels: int, device: torch.device) -> Tensor:
+    """Every crop of every row: (N, H, crops, width * channels), a view without a copy.
+
+    A crop of a row is one stretch of its bytes, `width` pixels long.
+    """
+    rows = images.to(device, non_blocking=True).reshape(*images.shape[:2], -1)
+    return rows.unfold(2, width * channels, channels)

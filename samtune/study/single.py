@@ -30,6 +30,7 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
             )
     else:
         folder = StudyFolder.create(storage, single)
+    torch.set_num_threads(config.study.resources.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
         trial = folder.trial(trial_key(1))

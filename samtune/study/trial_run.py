@@ -139,9 +139,15 @@ def _write_epoch(
     is_best: bool,
 ) -> None:
     path = folder.state(result.epoch)
-    digest = save_state(path, {**state.state_dict(), "config_hash": config_hash})
+    device = next(state.model.parameters()).device.type
+    digest = save_state(path, {**state.state_dict(), "config_hash": config_hash, "device": device})
     if is_best:
-        about = {"epoch": result.epoch, "metrics": result.metrics, "trial": folder.key}
+        about = {
+            "epoch": result.epoch,
+            "metrics": result.metrics,
+            "trial": folder.key,
+            "device": device,
+        }
         save_weights(folder.best_weights, state.model.state_dict(), about)
     journal.append(
         Entry(

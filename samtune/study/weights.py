@@ -12,6 +12,7 @@ from samtune.checkpoint import load_state, load_weights
 from samtune.config import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
+from samtune.precision import resolve
 from samtune.study.study import Trial
 from samtune.training import evaluate, new_model, trial_task
 
@@ -23,6 +24,8 @@ class TrainedModel:
     Attributes:
         recipe: what `samtune.models.build_model` needs to build it anew.
         metrics: that epoch's, as the journal has them.
+        device: where it was trained, `cpu` or `cuda`.
+        threads: how many torch used there on a CPU.
     """
 
     trial: str
@@ -32,17 +35,36 @@ class TrainedModel:
     metrics: dict[str, float]
     config: TrialConfig
     data: DataSplits
+    device: str
+    threads: int
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `evaluate` gives the recorded numbers to the last digit: so it does on a CPU."""
+        return self.device == "cpu"
 
     def evaluate(self) -> dict[str, float]:
         """The metrics on the validation split, computed anew as in training."""
+        training = self.config.training
+        at_hand = self.device if self.device == "cpu" or torch.cuda.is_available() else "cpu"
+        device = torch.device(at_hand)
+        layout = torch.channels_last if training.channels_last else torch.contiguous_format
+        model = self.model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         task = trial_task(self.config, self.data)
-        batches = self.data.val_batches(self.config.training.batch_size, torch.device("cpu"))
-        model = self.model.to(memory_format=torch.channels_last)
-        return evaluate(model, task, batches)
+        batches = self.data.val_batches(training.batch_size, device)
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)  # sums are split among threads
+        try:
+            return evaluate(model, task, batches, resolve(training.precision, device))
+        finally:
+            torch.set_num_threads(before)
 
 
-def load_trained(trial: Trial) -> TrainedModel:
+def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     """The weights the trial counts by: its best epoch's, or its last, as `study.select` says.
+
+    Args:
+        threads: what a trial of the study trains with on a CPU.
 
     Raises:
         SamtuneError: the trial has no weights on disk.
@@ -52,9 +74,9 @@ def load_trained(trial: Trial) -> TrainedModel:
             weights, about = load_weights(trial.folder.best_weights)
         except (OSError, ValueError) as error:
             raise SamtuneError(f"trial {trial.key} has no best weights on disk: {error}") from error
-        epoch, metrics = about["epoch"], about["metrics"]
+        epoch, metrics, device = about["epoch"], about["metrics"], about["device"]
     else:
-        weights, epoch, metrics = _last_weights(trial)
+        weights, epoch, metrics, device = _last_weights(trial)
     config = TrialConfig.model_validate(trial.config)
     data = load_dataset(config.dataset.name, **config.dataset.params)
     model = new_model(config, data)
@@ -66,12 +88,14 @@ def load_trained(trial: Trial) -> TrainedModel:
         "image_size": list(data.image_size),
         **config.model.params,
     }
-    return TrainedModel(trial.key, epoch, model.eval(), recipe, metrics, config, data)
+    return TrainedModel(
+        trial.key, epoch, model.eval(), recipe, metrics, config, data, device, threads
+    )
 
 
-def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float]]:
+def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], str]:
     last = trial.last_epoch
     state = load_state(trial.folder.root / last.state, last.sha256) if last else None
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
-    return state["model"], last.epoch, last.metrics
+    return state["model"], last.epoch, last.metrics, state["device"]

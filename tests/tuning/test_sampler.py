@@ -108,16 +108,16 @@ def test_the_grid_is_walked_once(study_config: Make) -> None:
 
 def test_conditional_parameters_are_drawn_only_where_they_apply(study_config: Make) -> None:
     space = (
-        "sam.adaptive: {choice: [true, false]}\n"
+        "sam.variant: {choice: [asam, sam]}\n"
         "  sam.rho:\n"
-        "    - {float: [0.01, 0.1], when: {sam.adaptive: false}}\n"
-        "    - {float: [1.0, 2.0], when: {sam.adaptive: true}}\n"
+        "    - {float: [0.01, 0.1], when: {sam.variant: sam}}\n"
+        "    - {float: [1.0, 2.0], when: {sam.variant: asam}}\n"
     )
     config = study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", space))
     sampler = Sampler(config, 0)
     for i in range(30):
         values = sampler.ask(f"t{i}")
-        low, high = (1.0, 2.0) if values["sam.adaptive"] else (0.01, 0.1)
+        low, high = (1.0, 2.0) if values["sam.variant"] == "asam" else (0.01, 0.1)
         assert low <= values["sam.rho"] <= high
         sampler.tell(f"t{i}", "finished", values["sam.rho"])
 

@@ -1,0 +1,117 @@
+"""Does a climb on a quarter of the batch keep SAM's gain?
+
+SGD, SAM and SAM with `ascent_fraction: 0.25` on two bundled settings. rho is tuned for each on
+seeds of its own; the accuracies are those of the last epoch over further, paired seeds.
+
+    PYTHONPATH=. python benchmarks/cheap_climbs.py
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from measure import now, options, save
+
+from samtune.config import TrialConfig
+from samtune.data import load_dataset
+from samtune.training import set_up, train
+
+SETTINGS = {
+    "WRN-10-1, 40 % wrong labels": {"depth": 10, "label_noise": 0.4},
+    "WRN-16-1, 20 % wrong labels": {"depth": 16, "label_noise": 0.2},
+}
+METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "SGD": ({}, (0.0,)),
+    "SAM": ({}, (0.3, 0.5, 0.8, 1.2)),
+    "quarter": ({"ascent_fraction": 0.25}, (0.5, 0.8, 1.2, 1.8)),
+}
+T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 8: 2.36, 10: 2.26}
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    parser = options("climbs on a share of the batch", rounds=5)
+    parser.add_argument("--tuning-seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=20)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    figures = {}
+    for name, setting in SETTINGS.items():
+        figures[name] = compare(name, setting, arguments)
+    save("cheap_climbs", {"settings": figures}, arguments.json)
+
+
+def compare(name: str, setting: dict[str, Any], arguments: Any) -> dict[str, Any]:
+    tuning = range(1000, 1000 + arguments.tuning_seeds)
+    rhos = {method: tuned(method, setting, tuning, arguments.epochs) for method in METHODS}
+    runs: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
+    for seed in range(arguments.rounds):
+        for method, rho in rhos.items():
+            runs[method].append(run(method, rho, setting, seed, arguments.epochs))
+
+    print(f"\n{name}: validation accuracy, {arguments.rounds} seeds")
+    print("| method | rho | accuracy | minus SAM's, paired, 95 % | time, ratio to SGD |")
+    print("|---|---|---|---|---|")
+    figures = {}
+    for method, results in runs.items():
+        accuracies = [accuracy for accuracy, _ in results]
+        differences = [a - b for a, (b, _) in zip(accuracies, runs["SAM"], strict=True)]
+        ratio = statistics.median(
+            t / base for (_, t), (_, base) in zip(results, runs["SGD"], strict=True)
+        )
+        margin = (
+            T_95.get(len(differences), 2.0)
+            * statistics.stdev(differences)
+            / len(differences) ** 0.5
+        )
+        print(
+            f"| {method} | {rhos[method]:g} | {statistics.mean(accuracies):.4f} "
+            f"+- {statistics.stdev(accuracies):.4f} | {statistics.mean(differences):+.4f} "
+            f"+- {margin:.4f} | {ratio:.2f} |",
+            flush=True,
+        )
+        figures[method] = {
+            "rho": rhos[method],
+            "accuracies": accuracies,
+            "difference_to_sam": statistics.mean(differences),
+            "margin_95": margin,
+            "time_ratio_to_sgd": ratio,
+        }
+    return figures
+
+
+def tuned(method: str, setting: dict[str, Any], seeds: range, epochs: int) -> float:
+    _, candidates = METHODS[method]
+    if len(candidates) == 1:
+        return candidates[0]
+
+    def mean_accuracy(rho: float) -> float:
+        return statistics.mean(run(method, rho, setting, seed, epochs)[0] for seed in seeds)
+
+    return max(candidates, key=mean_accuracy)
+
+
+def run(
+    method: str, rho: float, setting: dict[str, Any], seed: int, epochs: int
+) -> tuple[float, float]:
+    """The last epoch's validation accuracy, and the seconds of the whole run."""
+    data = load_dataset("digits", label_noise=setting["label_noise"])
+    config = TrialConfig.model_validate(
+        {
+            "model": {"name": "wide_resnet", "depth": setting["depth"], "width_factor": 1},
+            "dataset": {"name": "digits"},
+            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+            "sam": {"rho": rho, **METHODS[method][0]},
+            "training": {"epochs": epochs, "batch_size": 120, "seed": seed, "precision": "fp32"},
+        }
+    )
+    state = set_up(config, data, CPU)
+    started = now()
+    *_, last = train(state, config, data, CPU)
+    return last.metrics["val_accuracy"], now() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Does SAM do on this very model what it promises? Four claims, each tried on one small batch.
+
+Models can surprise: a layer that keeps statistics of its own, a weight that is used now and then, a
+module that copies its weights. Seconds here are cheaper than a study of the wrong thing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from samtune.models import build_model
+from samtune.registry import MODELS
+from samtune.sam import SAM, frozen_batchnorm_stats
+from samtune.tasks import Task, build_task
+
+RHO = 0.05
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim and whether it holds.
+
+    Attributes:
+        detail: the number that was found.
+    """
+
+    claim: str
+    holds: bool
+    detail: str
+
+
+def check_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: tuple[int, int] = (32, 32),
+    **params: Any,
+) -> list[Finding]:
+    """Tries SAM on a registered model, with random images of this size.
+
+    Raises:
+        UnknownNameError: no such model.
+        ValueError: the model cannot be built from these values.
+    """
+    torch.manual_seed(SEED)
+    model = build_model(
+        name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **params
+    )
+    task_name = MODELS[name].task or "classification"
+    inputs = torch.randn(8, in_channels, *image_size)
+    places = image_size if task_name == "segmentation" else ()
+    targets = torch.randint(0, num_classes, (8, *places))
+    return check_sam(model, build_task(task_name), inputs, targets)
+
+
+def check_sam(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> list[Finding]:
+    """Tries SAM on one batch; the model is left as it was."""
+    checks = (_distance, _coming_home, _statistics, _base_optimizer)
+    return [check(_Trial(model, task, inputs, targets)) for check in checks]
+
+
+class _Trial:
+    """A copy of the model in training mode, with what a pass over the batch takes."""
+
+    def __init__(self, model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> None:
+        self.model = copy.deepcopy(model).train()
+        self._task, self._inputs, self._targets = task, inputs, targets
+
+    def backward(self) -> None:
+        """One pass, always with the same dropout."""
+        torch.manual_seed(SEED)
+        loss = self._task.loss(self.model(self._inputs), self._inputs, self._targets)
+        torch.autograd.backward(loss)
+
+    def optimizer(self, build: Callable[..., Any], **settings: Any) -> Any:
+        """An optimizer over the copy's weights."""
+        return build(self.model.parameters(), lr=0.1, momentum=0.9, **settings)
+
+    def sam(self, rho: float) -> SAM:
+        """SAM over SGD."""
+        sam: SAM = self.optimizer(SAM, base_optimizer=torch.optim.SGD, rho=rho)
+        return sam
+
+    def weights(self) -> list[Tensor]:
+        """Copies of the parameters."""
+        return [p.detach().clone() for p in self.model.parameters()]
+
+    def buffers(self) -> list[Tensor]:
+        """Copies of everything else that the model keeps, such as running statistics."""
+        return [b.detach().clone() for b in self.model.buffers()]
+
+
+def _distance(trial: _Trial) -> Finding:
+    before = trial.weights()
+    trial.backward()
+    with trial.sam(RHO).at_worst_neighbor():
+        moved = torch._foreach_sub(trial.weights(), before)
+    # In float64: what is to be found is a rounding error.
+    norm = float(torch.cat([m.flatten().double() for m in moved]).norm())
+    holds = abs(norm - RHO) <= 1e-3 * RHO
+    return Finding("the neighbor is rho away", holds, f"{norm:.6f} for rho = {RHO}")
+
+
+def _coming_home(trial: _Trial) -> Finding:
+    before = trial.weights()
+    trial.backward()
+    with trial.sam(RHO).at_worst_neighbor(), frozen_batchnorm_stats(trial.model):
+        trial.backward()
+    return Finding("the weights come home bit for bit", *_same(before, trial.weights()))
+
+
+def _statistics(trial: _Trial) -> Finding:
+    trial.backward()
+    before = trial.buffers()
+    with trial.sam(RHO).at_worst_neighbor(), frozen_batchnorm_stats(trial.model):
+        trial.backward()
+    return Finding("the second pass moves no statistics", *_same(before, trial.buffers()))
+
+
+def _base_optimizer(trial: _Trial) -> Finding:
+    other = copy.deepcopy(trial)
+    sam, base = trial.sam(0.0), other.optimizer(torch.optim.SGD)
+    for _ in range(2):
+        trial.backward()
+        sam.descend()
+        sam.zero_grad()
+        other.backward()
+        base.step()
+        base.zero_grad()
+    found = _same(trial.weights() + trial.buffers(), other.weights() + other.buffers())
+    return Finding("rho = 0 is the base optimizer bit for bit", *found)
+
+
+def _same(one: list[Tensor], other: list[Tensor]) -> tuple[bool, str]:
+    differing = sum(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return not differing, f"{differing} of {len(one)} tensors differ"
