@@ -171,7 +171,7 @@ def test_a_conditional_parameter_follows_what_it_depends_on(study_config: Make) 
 def test_conditions_in_a_ring_are_refused(study_config: Make) -> None:
     ring = (
         "sam.rho: {float: [0.01, 1.0], when: {sam.variant: asam}}\n"
-        "  sam.adaptive: {choice: [true, false], when: {sam.rho: 0.5}}\n"
+        "  sam.variant: {choice: [sam, asam], when: {sam.rho: 0.5}}\n"
     )
     with pytest.raises(StudyFileError, match=r"sam.rho, sam.variant form a ring"):
         study_config(("sam.rho: {float: [0.01, 1.0], log: true}\n", ring))

@@ -23,7 +23,9 @@ def digits() -> DataSplits:
 
 @pytest.fixture
 def trial(study_config: Make) -> TrialConfig:
-    return study_config(("depth: 10", "depth: 10, dropout: 0.2")).trial
+    return study_config(
+        ("depth: 10", "depth: 10, dropout: 0.2"), ("epochs: 3", "epochs: 3, precision: fp32")
+    ).trial
 
 
 def _run(
@@ -71,16 +73,18 @@ def test_rho_zero_is_a_loop_of_plain_torch(trial: TrialConfig, digits: DataSplit
     state, results = _run(config, digits)
 
     model = copy.deepcopy(set_up(config, digits, CPU).model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
     batches = digits.train_batches(400, CPU)
     losses = []
     for epoch in range(3):
         optimizer.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * epoch / 3)) / 2
         seeds = np.random.SeedSequence([0, epoch + 1]).generate_state(2)
-        torch.manual_seed(int(seeds[0]))
         model.train()
-        epoch_losses = []
+        epoch_losses: list[torch.Tensor] = []
         for inputs, targets in batches.shuffled(int(seeds[1])):
+            steps = 3 * epoch + len(epoch_losses)
+            dropout = np.random.SeedSequence([0, epoch, steps]).generate_state(1)
+            torch.manual_seed(int(dropout[0]))
             optimizer.zero_grad()
             loss = F.cross_entropy(model(inputs), targets)
             loss.backward()
