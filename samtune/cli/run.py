@@ -82,7 +82,7 @@ def attend(
     if left := wait_until_shipped(folder):
         console.print(
             f"[yellow]MLflow has not taken {left} epochs yet; send them with "
-            f"`samtune sync {study.name}`. See {folder / 'tracking.log'}.[/]"
+            f"`{study.folder.command('sync')}`. See {folder / 'tracking.log'}.[/]"
         )
 
 

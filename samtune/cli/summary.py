@@ -60,11 +60,11 @@ def print_summary(console: Console, study: Study) -> None:
         if trial.state in ("failed", "out_of_memory") and trial.outcome:
             reason = f"{trial.key} {trial.state}: {trial.outcome.reason}"
             console.print(reason, style="red", markup=False, soft_wrap=True)
-            console.print(f"  see samtune logs {study.name} {trial.key}")
-    console.print(
-        f"\nnext:  samtune ui        samtune show {study.name}        "
-        f"samtune export {study.name} -o best.pt"
-    )
+            console.print(f"  see {study.folder.command('logs', trial.key)}", soft_wrap=True)
+    if study.state == "interrupted":
+        console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
+    commands = (study.folder.command("show"), study.folder.command("export", "-o best.pt"))
+    console.print("\nnext:  " + "\n       ".join(["samtune ui", *commands]), soft_wrap=True)
 
 
 def in_words(distribution: object) -> str:

@@ -270,6 +270,16 @@ class StudyFolder:
         """Writes the resolved study file."""
         write_atomically(self.root / "study.yaml", to_yaml(config).encode())
 
+    def command(self, verb: str, rest: str = "") -> str:
+        """What to type for this study, with `--storage` and `--plugin` where they are needed."""
+        storage = self.root.parent
+        words = ["samtune", verb, self.name, rest]
+        if storage != DEFAULT_STORAGE.absolute():
+            words.append(f"--storage {storage}")
+        if verb in ("resume", "export", "sync"):
+            words += [f"--plugin {module}" for module in self.config().plugins]
+        return " ".join(word for word in words if word)
+
     def trial(self, key: str) -> TrialFolder:
         """One trial's folder, there or not."""
         return TrialFolder(self.root / "trials" / key)

@@ -8,6 +8,8 @@ does it yield the epoch. Killed anywhere, the next call takes up where the journ
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import sys
 import traceback
@@ -98,7 +100,7 @@ def _train(
     assert record is not None
     config = folder.config()
     with _trial_code():
-        splits = data or load_dataset(config.dataset.name, **config.dataset.params)
+        splits = data or _dataset(config.dataset.name, json.dumps(config.dataset.params))
         state = set_up(config, splits, device)
         _restore(state, folder, journal, config.hash)
         results = train(state, config, splits, device)
@@ -126,6 +128,12 @@ def _train(
             yield Progress(result.epoch, result.metrics, result.duration_s)
     folder.end(outcome)
     yield Progress(outcome.epoch, outcome=outcome)
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(name: str, params: str) -> DataSplits:
+    """A data set, read once by a worker whose trials all use the same."""
+    return load_dataset(name, **json.loads(params))
 
 
 def _write_epoch(

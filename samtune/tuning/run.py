@@ -42,9 +42,9 @@ ENVIRONMENT = {
 class Interrupted(SamtuneError):
     """A signal ended the session; all finished epochs are safe."""
 
-    def __init__(self, name: str, signum: int) -> None:
+    def __init__(self, folder: StudyFolder, signum: int) -> None:
         self.exit_code = 128 + signum
-        super().__init__(f"Interrupted. Go on with: samtune resume {name}")
+        super().__init__(f"Interrupted. Go on with: {folder.command('resume')}")
 
 
 class Silent:
@@ -163,20 +163,21 @@ class _Session:
                     _ray(self.address) as ray,
                 ):
                     slots = find_slots(ray.nodes(), config.study.resources)
-                    with _time_budget(self.time_budget_s, signals):
+                    with _time_budget(self.time_budget_s, search, signals):
                         self._tune(search, slots, signals)
         study = Study(folder, config)
         if signals.received:
-            raise Interrupted(folder.name, signals.received)
+            raise Interrupted(folder, signals.received)
         if search.has_given_up:
             raise NoUsableTrialError(
                 f"{search.failed} trials failed, so the study was ended. The first reason: "
-                f"{_first_failure(study)}. See `samtune logs`; go on with `samtune resume`."
+                f"{_first_failure(study)}. See `samtune logs`; go on with "
+                f"`{folder.command('resume')}`."
             )
         if study.best is None and not unfinished(study):
             raise NoUsableTrialError(
                 f"no trial of study {folder.name!r} can be used: {study.counts()}. "
-                f"See `samtune show {folder.name}`."
+                f"See `{folder.command('show')}`."
             )
         return study
 
@@ -231,11 +232,16 @@ def _ray_id(trial: Any) -> str:
 
 
 @contextmanager
-def _time_budget(seconds: float | None, signals: _Signals) -> Iterator[None]:
+def _time_budget(seconds: float | None, search: Search, signals: _Signals) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, signals.stop_tune)
+
+    def end() -> None:
+        search.close()
+        signals.stop_tune()
+
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
     try:
@@ -271,6 +277,13 @@ def find_slots(nodes: Sequence[dict[str, Any]], wanted: ResourcesConfig) -> Slot
     return Slots(trials, wanted.cpus, gpus)
 
 
+def usable_cpus() -> int:
+    """The CPUs this process may use, which a batch system may have made fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def _ray(address: str | None) -> Iterator[Any]:
     """Ray for the time of one session, quiet, on this machine or a cluster."""
@@ -285,7 +298,7 @@ def _ray(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        options |= {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+        options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
         ray.init(address=address, **options)
     except Exception as error:
@@ -321,6 +334,8 @@ class _Signals:
         """Handles the signals here; returns what handled them before."""
         if threading.current_thread() is not threading.main_thread():
             return {}  # Python lets only the main thread handle signals
+        # Tune puts its own handler later; until then the signal must not end the process.
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         return {number: signal.signal(number, self.handle) for number in HANDLED}
 
     def stop_tune(self) -> None:

@@ -47,6 +47,7 @@ class Search:
         self.session = session
         self.listener = listener
         self.failed = 0
+        self._closed = False
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
 
@@ -79,7 +80,7 @@ class Search:
 
     def next_trial(self) -> str | None:
         """Hands out a trial and returns its key; None when there is none left."""
-        if self.has_given_up:
+        if self.has_given_up or self._closed:
             return None
         if self._unfinished:
             trial = self._unfinished.popleft()
@@ -97,6 +98,10 @@ class Search:
             self._next_number += 1
             return self._hand_out(key, self.sampler.ask(key), 0)
         return None
+
+    def close(self) -> None:
+        """Hands out no more trials in this session."""
+        self._closed = True
 
     def on_epoch(
         self, key: str, epoch: int, metrics: dict[str, float], duration_s: float, replayed: bool
