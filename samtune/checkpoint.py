@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from samtune.files import write_atomically
 
@@ -52,3 +53,14 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads((file.metadata() or {}).get("samtune", "{}"))
     return weights, about
+
+
+def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads weights that were kept as plain tensors.
+
+    A state dict also carries the version of each module's layout, which safetensors drops and some
+    models (MNASNet) insist on: these weights have the layout of the model they are loaded into.
+    """
+    state = OrderedDict(weights)
+    state._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
+    model.load_state_dict(state)

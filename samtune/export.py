@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from samtune.checkpoint import load_weights
+from samtune.checkpoint import load_into, load_weights
 from samtune.errors import SamtuneError
 from samtune.files import write_atomically
 from samtune.models import build_model
 from samtune.study.study import Study, Trial
-from samtune.study.weights import TrainedModel, load_trained
+from samtune.study.weights import load_trained
 
 Format = Literal["pt", "safetensors"]
 SUFFIXES: dict[str, Format] = {".pt": "pt", ".pth": "pt", ".safetensors": "safetensors"}
@@ -72,20 +73,14 @@ def export(
         "model": trained.recipe,
         "config": trial.config,
     }
-    weights = {name: tensor.contiguous().clone() for name, tensor in _state(trained).items()}
-    if format == "pt":
-        buffer = io.BytesIO()
-        torch.save({"weights": weights, **about}, buffer)
-        content = buffer.getvalue()
-    else:
-        content = to_safetensors(weights, {"samtune": json.dumps(about)})
+    content = packed(trained.model, about, format)
 
     # Measured before the target exists: a file that is there is a file that works.
     temporary = path.with_name(f".{path.name}.unchecked")
     try:
         write_atomically(temporary, content)
         model = load_exported(temporary, format)
-        measured = _with_model(trained, model).evaluate()[study.metric]
+        measured = replace(trained, model=model).evaluate()[study.metric]
         recorded = trained.metrics[study.metric]
         # On a GPU sums come in another order each time; a hundredth is more than that does.
         tolerance = 0.0 if trained.is_exact else 0.01 * abs(recorded)
@@ -105,8 +100,21 @@ def export(
     )
 
 
-def load_exported(path: Path, format: Format | None = None) -> nn.Module:
+def packed(model: nn.Module, about: Mapping[str, Any], format: Format) -> bytes:
+    """A model's weights as the content of a file, with what is said about them beside."""
+    weights = model.state_dict()  # with the metadata that `load_state_dict` may ask for
+    for name, tensor in weights.items():
+        weights[name] = tensor.cpu().contiguous().clone()
+    if format == "safetensors":
+        return to_safetensors(weights, {"samtune": json.dumps(about)})
+    buffer = io.BytesIO()
+    torch.save({"weights": weights, **about}, buffer)
+    return buffer.getvalue()
+
+
+def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
     """The model in an exported file, ready for inference."""
+    path = Path(path)
     format = format or SUFFIXES[path.suffix]
     if format == "pt":
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -115,15 +123,5 @@ def load_exported(path: Path, format: Format | None = None) -> nn.Module:
         weights, about = load_weights(path)
         recipe = about["model"]
     model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
-    model.load_state_dict(weights)
+    load_into(model, weights)
     return model.eval()
-
-
-def _state(trained: TrainedModel) -> dict[str, torch.Tensor]:
-    return trained.model.state_dict()
-
-
-def _with_model(trained: TrainedModel, model: nn.Module) -> TrainedModel:
-    from dataclasses import replace
-
-    return replace(trained, model=model)

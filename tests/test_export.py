@@ -44,7 +44,7 @@ def test_the_file_gives_the_recorded_metric_to_the_last_digit(
     assert done.measured == done.recorded == trial.value
 
     weights = torch.load(path, weights_only=True)["weights"] if format == "pt" else load_file(path)
-    model = load_exported(path)
+    model = load_exported(str(path))
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
 

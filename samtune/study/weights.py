@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samtune.checkpoint import load_state, load_weights
+from samtune.checkpoint import load_into, load_state, load_weights
 from samtune.config import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
@@ -80,7 +80,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     config = TrialConfig.model_validate(trial.config)
     data = load_dataset(config.dataset.name, **config.dataset.params)
     model = new_model(config, data)
-    model.load_state_dict(weights)
+    load_into(model, weights)
     recipe = {
         "name": config.model.name,
         "in_channels": data.in_channels,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from samtune.export import load_exported, packed
 from samtune.models import build_model, model_names
 from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats
@@ -105,6 +106,18 @@ def test_a_model_trains_with_sam_and_comes_back_from_its_state(name):
         predicted = task.predict(model.eval()(inputs))
         assert torch.equal(task.predict(twin.eval()(inputs)), predicted)
     assert predicted.shape == targets.shape
+
+
+@pytest.mark.parametrize("format", ["pt", "safetensors"])
+@pytest.mark.parametrize("name", EVERY)
+def test_an_exported_model_predicts_the_same(name, format, tmp_path):
+    model, task, inputs, _ = made(name)
+    recipe = {"name": name, "in_channels": 1, "num_classes": CLASSES, "image_size": [32, 32]}
+    path = tmp_path / f"model.{format}"
+    path.write_bytes(packed(model, {"model": {**recipe, **SMALL.get(name, {})}}, format))
+    with torch.no_grad():
+        expected = task.predict(model.eval()(inputs))
+        assert torch.equal(task.predict(load_exported(path)(inputs)), expected)
 
 
 @pytest.mark.parametrize("name", model_names())
