@@ -353,6 +353,14 @@ class StudyConfig(Config):
             yield from self.combinations(paths[1:], {**values, paths[0]: example})
 
     @property
+    def wanted_trials(self) -> int:
+        """How many trials the study is to sample: no more than a grid holds."""
+        if self.study.sampler != "grid":
+            return self.study.trials
+        size = sum(1 for _ in self.combinations(list(self.search_space)))
+        return min(self.study.trials, size)
+
+    @property
     def task(self) -> str:
         """The kind of task of the base trial's model."""
         task = MODELS[self.trial.model.name].task

@@ -48,8 +48,8 @@ class NoUsableTrialError(SamtuneError):
     exit_code = 1
 
 
-class FencedError(Exception):
-    """A newer session of the study has taken this trial over; write nothing more."""
+class FencedError(SamtuneError):
+    """A newer session of the study has taken over; this one writes nothing more."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -29,7 +29,8 @@ class Exported:
     """What was written.
 
     Attributes:
-        recorded, measured: the study's metric as the journal has it, and from the file itself.
+        recorded, measured: the study's metric as the journal has it, and from the file itself. On
+            the CPU it was trained on they are equal; other hardware may differ in a last digit.
     """
 
     path: Path
@@ -55,7 +56,7 @@ def export(
 
     Raises:
         SamtuneError: there is nothing to export, the target exists, or the file does not give the
-            recorded metric.
+            same weights back.
     """
     trial = trial or study.best
     if trial is None:
@@ -80,15 +81,10 @@ def export(
     try:
         write_atomically(temporary, content)
         model = load_exported(temporary, format)
+        if not _same_weights(model, trained.model):
+            raise SamtuneError("the exported file does not hold the trial's weights; it is removed")
         measured = replace(trained, model=model).evaluate()[study.metric]
         recorded = trained.metrics[study.metric]
-        # On a GPU sums come in another order each time; a hundredth is more than that does.
-        tolerance = 0.0 if trained.is_exact else 0.01 * abs(recorded)
-        if not abs(measured - recorded) <= tolerance:
-            raise SamtuneError(
-                f"the exported file gives {study.metric} {measured!r}, but {recorded!r} was "
-                "recorded; nothing was written. Was it trained with other hardware or versions?"
-            )
         temporary.replace(path)
     except OSError as error:
         raise SamtuneError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -125,3 +121,8 @@ def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
     model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
     load_into(model, weights)
     return model.eval()
+
+
+def _same_weights(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name].cpu()) for name, value in one.state_dict().items())

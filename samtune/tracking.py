@@ -12,6 +12,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,7 @@ def following(
     finally:
         assert process.stdin is not None
         process.stdin.close()
+        threading.Thread(target=process.wait, daemon=True).start()  # so that no zombie stays
 
 
 def wait_until_shipped(root: Path, timeout_s: float = DRAIN_S) -> int:
@@ -128,8 +130,14 @@ def sync(folder: StudyFolder, uri: str | None = None) -> int:
     except SamtuneError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(_masked(str(error), uri).split())[:300]
         raise SamtuneError(f"MLflow at {without_password(uri)}: {reason}") from error
+
+
+def _masked(text: str, uri: str) -> str:
+    """The text without the password that the address holds."""
+    password = urlsplit(uri).password
+    return text.replace(password, "***") if password else text
 
 
 # A dead server would otherwise hold a call for four minutes.
@@ -157,8 +165,9 @@ class Shipper:
         self.client: MlflowClient = MlflowClient(uri, uri)
         self.study_id = folder.manifest["study_id"]
         self.shipped = _read_shipped(folder)
-        if self.shipped["uri"] != uri:  # another server knows nothing of what the first one has
-            self.shipped = {"uri": uri, "trials": {}}
+        shown = without_password(uri)
+        if self.shipped["uri"] != shown:  # another server knows nothing of what the first one has
+            self.shipped = {"uri": shown, "trials": {}}
         self.experiment_id = self._experiment()
 
     def ship(self) -> int:
@@ -198,6 +207,10 @@ class Shipper:
                 pip_requirements=_requirements(),
                 metadata={"samtune": json.dumps(trained.recipe)},
             )
+        # `start_run` has ended the run as FINISHED, whatever it was.
+        self._set_status(
+            self.shipped["trials"][best.key]["run_id"], RUN_STATUS[best.state], best.epochs
+        )
         version = str(logged.registered_model_version)
         self.client.set_registered_model_alias(self.folder.name, "champion", version)
         self.shipped["champion"] = champion
@@ -271,7 +284,7 @@ class Shipper:
         from mlflow.entities import Metric
 
         status = "RUNNING" if study.is_running else "FINISHED"
-        if not study.is_running and any(t.outcome is None for t in study.trials):
+        if study.state == "interrupted":
             status = "KILLED"
         best, baseline = study.best, study.baseline
         summary: dict[str, Any] = {"status": status, "best": best and [best.key, best.value]}
@@ -363,7 +376,7 @@ def _follow(root: Path) -> None:
                     shipper.register_champion()
                     return
             except Exception:  # noqa: BLE001 - whatever MLflow does, the study goes on
-                traceback.print_exc()
+                print(_masked(traceback.format_exc(), uri), file=sys.stderr, flush=True)
                 wait_s, refusals = min(2 * wait_s, 30.0), refusals + 1
             if deadline is not None:
                 if time.monotonic() > deadline or refusals >= LAST_TRIES:

@@ -60,7 +60,7 @@ def test_an_existing_target_is_replaced_only_when_asked(study: Study, tmp_path: 
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
 
-def test_weights_that_do_not_give_the_recorded_metric_are_not_exported(
+def test_a_file_that_does_not_hold_the_weights_is_not_exported(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from samtune import export as exporting
@@ -72,7 +72,7 @@ def test_weights_that_do_not_give_the_recorded_metric_are_not_exported(
         return model
 
     monkeypatch.setattr(exporting, "load_exported", damaged)
-    with pytest.raises(SamtuneError, match="nothing was written"):
+    with pytest.raises(SamtuneError, match="does not hold the trial's weights"):
         export(study, None, tmp_path / "best.pt", "pt")
     assert list(tmp_path.iterdir()) == []
 

@@ -125,7 +125,7 @@ class Display:
         done = sum(self.counts.values())
         elapsed = time.monotonic() - self.started
         head = Table.grid(padding=(0, 2))
-        counts = ", ".join(f"{n} {state}" for state, n in self.counts.items()) or "starting"
+        counts = ", ".join(f"{n} {state}" for state, n in dict(self.counts).items()) or "starting"
         eta = elapsed / done * (self.to_run - done) if done >= 3 else None
         head.add_row(
             ProgressBar(total=max(1, self.to_run), completed=done, width=30),

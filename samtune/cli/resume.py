@@ -32,17 +32,18 @@ def resume(
     from samtune.cli.run import attend
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study
-    from samtune.tuning.run import extended, unfinished
+    from samtune.tuning.run import extended
 
     folder = StudyFolder.open(storage, name)
     config = extended(folder.checked_config(plugin or [], Path.cwd()), more)
     before = Study(folder, config)
     console = new_console()
-    to_run = unfinished(before)
+    to_run = before.left
     if not to_run and not before.is_running:
         console.print(
             f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
-            f"add trials with `samtune resume {name} --trials +20`."
+            f"add trials with `{folder.command('resume', '--trials +20')}`.",
+            soft_wrap=True,
         )
         return
     done = sum(t.outcome is not None for t in before.trials)

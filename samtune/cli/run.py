@@ -72,10 +72,9 @@ def attend(
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
     from samtune.tracking import wait_until_shipped
-    from samtune.tuning.run import unfinished
 
     ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
-    to_run = unfinished(before) if before else config.study.trials + config.study.baseline
+    to_run = before.left if before else config.wanted_trials + config.study.baseline
     with Display(config, console, ended, to_run).shown() as display:
         study = start(display)
     print_summary(console, study)

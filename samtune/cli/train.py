@@ -22,6 +22,7 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train the file's `trial:` once, without Ray; the run is a study of one trial."""
+    from samtune.study import StudyFolder
     from samtune.study.single import train_single
     from samtune.study_file import read_study
 
@@ -37,5 +38,6 @@ def train(
             )
         elif progress.outcome.state != "finished":
             raise NoUsableTrialError(f"{progress.outcome.state}: {progress.outcome.reason}")
-    run = name or f"{config.name}-train"
-    console.print(f"next:  samtune show {run} t0001        samtune export {run} -o model.pt")
+    folder = StudyFolder.open(storage, name or f"{config.name}-train")
+    commands = (folder.command("show", "t0001"), folder.command("export", "-o model.pt"))
+    console.print("next:  " + "\n       ".join(commands), soft_wrap=True)

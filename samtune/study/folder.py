@@ -40,6 +40,7 @@ from samtune.yaml_reader import read_yaml
 DEFAULT_STORAGE = Path("samtune_studies")
 BASELINE_KEY = "t0000"
 SCHEMA = 1
+NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
@@ -93,6 +94,8 @@ class TrialFolder:
         """Creates the trial, or gives it out again under a newer session."""
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / "trial.json", {**record, "session": session})
+        for changed in (self.root, self.root.parent):
+            sync_folder(changed)
 
     def record(self) -> dict[str, Any] | None:
         """What `hand_out` wrote; None where the trial was not handed out completely."""
@@ -108,7 +111,10 @@ class TrialFolder:
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session has taken the trial over."""
         record = self.record()
-        if record is None or record["session"] != session:
+        if record is None:
+            raise OSError(f"{self.root} is not there: is the storage shared with this machine?")
+        study = read_json(self.root.parent.parent / "manifest.json") or {"session": 0}
+        if max(record["session"], study["session"]) > session:
             raise FencedError(f"{self.key} was handed out again; session {session} is over")
 
     def end(self, outcome: Outcome) -> None:
@@ -172,31 +178,40 @@ class StudyFolder:
         Raises:
             SamtuneError: the name is taken, or the storage cannot be written.
         """
+        if not re.match(NAME_PATTERN, config.name):
+            raise SamtuneError(f"{config.name!r} is no study name: {NAME_RULE}")
         folder = cls(storage.absolute() / config.name)
-        if (folder.root / "manifest.json").exists():
-            raise SamtuneError(
-                f"study {config.name!r} exists in {storage}: go on with `samtune resume "
-                f"{config.name}`, or take another name with --name."
-            )
         try:
             (folder.root / "trials").mkdir(parents=True, exist_ok=True)
-            folder.save_config(config)
-            write_json(
-                folder.root / "manifest.json",
-                {
-                    "schema": SCHEMA,
-                    "study_id": uuid.uuid4().hex,
-                    "session": 0,
-                    "driver": None,
-                    "versions": installed_versions(),
-                },
-            )
-            sync_folder(folder.root)
+            with FileLock(folder.root / "lock", timeout=0):
+                folder._write_new(config)
+        except Timeout:
+            raise SamtuneError(f"study {config.name!r} is just being created or run") from None
         except OSError as error:
             raise SamtuneError(
                 f"storage {storage} cannot be written: {error.strerror or error}"
             ) from error
         return folder
+
+    def _write_new(self, config: StudyConfig) -> None:
+        if (self.root / "manifest.json").exists():
+            raise SamtuneError(
+                f"study {config.name!r} exists in {self.root.parent}: go on with `samtune resume "
+                f"{config.name}`, or take another name with --name."
+            )
+        self.save_config(config)
+        write_json(
+            self.root / "manifest.json",
+            {
+                "schema": SCHEMA,
+                "study_id": uuid.uuid4().hex,
+                "session": 0,
+                "driver": None,
+                "versions": installed_versions(),
+            },
+        )
+        for changed in (self.root, self.root.parent):
+            sync_folder(changed)
 
     @classmethod
     def open(cls, storage: Path, name: str) -> StudyFolder:
@@ -206,7 +221,7 @@ class StudyFolder:
             SamtuneError: there is none of this name; near names are listed.
         """
         if not re.match(NAME_PATTERN, name):
-            raise SamtuneError(f"{name!r} is no study name: letters, digits, dots, dashes")
+            raise SamtuneError(f"{name!r} is no study name: {NAME_RULE}")
         folder = cls(storage.absolute() / name)
         manifest = read_json(folder.root / "manifest.json")
         if manifest is None:
@@ -286,7 +301,8 @@ class StudyFolder:
 
     def trials(self) -> list[TrialFolder]:
         """The trials that were handed out, in order."""
-        folders = [TrialFolder(path) for path in sorted((self.root / "trials").iterdir())]
+        found = sorted((self.root / "trials").glob("t[0-9]*"))
+        folders = [TrialFolder(path) for path in found if path.is_dir()]
         return [folder for folder in folders if folder.record() is not None]
 
     @contextmanager
@@ -313,10 +329,18 @@ class StudyFolder:
             number = manifest["session"] + 1
             held = {**manifest, "session": number, "driver": asdict(Driver.this_process())}
             write_json(self.root / "manifest.json", held)
-            yield number
-            write_json(self.root / "manifest.json", {**held, "driver": None})
+            try:
+                yield number
+            finally:
+                if self.manifest["session"] == number:
+                    write_json(self.root / "manifest.json", {**held, "driver": None})
         finally:
             lock.release()
+
+    def check_session(self, session: int) -> None:
+        """Raises `FencedError` if another driver has begun a newer session."""
+        if self.manifest["session"] > session:
+            raise FencedError(f"another driver has taken over study {self.name!r}: {self.driver}")
 
     def tune_folder(self, session: int) -> Path:
         """Where Ray Tune may keep its own files for one session; nothing is read from there."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from samtune.files import sync_folder, write_atomically
@@ -53,12 +53,13 @@ class Journal:
 
     def epochs(self) -> list[Entry]:
         """Each finished epoch once, from epoch 1 without a gap."""
-        first: dict[int, Entry] = {}
+        known: dict[int, Entry] = {}
         for entry in self.lines():
-            first.setdefault(entry.epoch, entry)
+            first = known.get(entry.epoch, entry)
+            known[entry.epoch] = replace(first, state=entry.state, sha256=entry.sha256)
         epochs: list[Entry] = []
-        while len(epochs) + 1 in first:
-            epochs.append(first[len(epochs) + 1])
+        while len(epochs) + 1 in known:
+            epochs.append(known[len(epochs) + 1])
         return epochs
 
     def append(self, entry: Entry) -> None:

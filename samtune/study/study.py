@@ -105,10 +105,15 @@ class Study:
         """`running`, `interrupted` or `finished`."""
         if self.is_running:
             return "running"
+        return "interrupted" if self.left else "finished"
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
-        open_trials = any(t.outcome is None for t in self.trials)
-        complete = sampled >= self.config.study.trials or self.config.study.sampler == "grid"
-        return "finished" if complete and not open_trials else "interrupted"
+        unfinished = sum(t.outcome is None for t in self.trials)
+        baseline_due = self.config.study.baseline and self.baseline is None
+        return unfinished + max(0, self.config.wanted_trials - sampled) + baseline_due
 
     @property
     def ranking(self) -> list[Trial]:

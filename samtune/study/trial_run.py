@@ -169,8 +169,10 @@ def _write_epoch(
             sha256=digest,
         )
     )
-    for old in sorted(folder.root.glob("state-*.pt"))[:-KEPT_STATES]:
-        old.unlink(missing_ok=True)
+    # Newer states than this one are damaged, else training would have begun from them.
+    kept = {folder.state(result.epoch - back) for back in range(KEPT_STATES)}
+    for other in set(folder.root.glob("state-*.pt")) - kept:
+        other.unlink(missing_ok=True)
 
 
 def _restore(state: TrainingState, folder: TrialFolder, journal: Journal, config_hash: str) -> None:
@@ -208,6 +210,8 @@ def _trial_code() -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
+    except torch.AcceleratorError:
+        raise  # the GPU's context is broken for good: only another process can go on
     except Exception as error:  # foreign code: anything can come
         raise _TrialCodeError(error) from error
 

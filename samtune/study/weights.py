@@ -38,11 +38,6 @@ class TrainedModel:
     device: str
     threads: int
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether `evaluate` gives the recorded numbers to the last digit: so it does on a CPU."""
-        return self.device == "cpu"
-
     def evaluate(self) -> dict[str, float]:
         """The metrics on the validation split, computed anew as in training."""
         training = self.config.training

@@ -131,7 +131,10 @@ class TuneCallback(_Adapter, tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial whose workers died too often."""
-        self._lost(trial.config["key"], _reason(trial))
+        reason = _reason(trial)
+        # An exception that left a worker alive is ours, of the storage say; the trial's own are
+        # outcomes by now.
+        self._lost(trial.config["key"], reason, write="RayTaskError" not in reason)
 
 
 def _reason(trial: Any) -> str:

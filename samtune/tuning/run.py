@@ -135,14 +135,6 @@ def extended(config: StudyConfig, more_trials: int) -> StudyConfig:
     return config.model_copy(update={"study": search})
 
 
-def unfinished(study: Study) -> int:
-    """How many trials a resumed study would still run; 0 means there is nothing to do."""
-    sampled = [t for t in study.trials if not t.is_baseline]
-    open_trials = sum(t.outcome is None for t in study.trials)
-    baseline_due = study.config.study.baseline and study.baseline is None
-    return open_trials + max(0, study.config.study.trials - len(sampled)) + baseline_due
-
-
 @dataclass(frozen=True)
 class _Session:
     """One session of a study: how it is to be run."""
@@ -156,14 +148,14 @@ class _Session:
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
         with folder.session(force_unlock=self.force_unlock) as number, _signals() as signals:
             folder.save_config(config)
-            search = Search(folder, config, number, self.listener)
+            search = signals.search = Search(folder, config, number, self.listener)
             if search.to_run:
                 with (
                     tracking.following(folder.root, config.plugins, self.plugin_folder),
                     _ray(self.address) as ray,
                 ):
                     slots = find_slots(ray.nodes(), config.study.resources)
-                    with _time_budget(self.time_budget_s, search, signals):
+                    with _time_budget(self.time_budget_s, signals):
                         self._tune(search, slots, signals)
         study = Study(folder, config)
         if signals.received:
@@ -174,7 +166,7 @@ class _Session:
                 f"{_first_failure(study)}. See `samtune logs`; go on with "
                 f"`{folder.command('resume')}`."
             )
-        if study.best is None and not unfinished(study):
+        if study.best is None and not study.left:
             raise NoUsableTrialError(
                 f"no trial of study {folder.name!r} can be used: {study.counts()}. "
                 f"See `{folder.command('show')}`."
@@ -190,7 +182,7 @@ class _Session:
         folder = search.folder
         folder.remove_tune_folders()
         tune_folder = folder.tune_folder(search.session)
-        guard = Guard(stop=signals.stop_tune)
+        guard = Guard(stop=signals.stop)
         common = {
             "study": str(folder.root),
             "session": search.session,
@@ -232,16 +224,12 @@ def _ray_id(trial: Any) -> str:
 
 
 @contextmanager
-def _time_budget(seconds: float | None, search: Search, signals: _Signals) -> Iterator[None]:
+def _time_budget(seconds: float | None, signals: _Signals) -> Iterator[None]:
     if seconds is None:
         yield
         return
 
-    def end() -> None:
-        search.close()
-        signals.stop_tune()
-
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(seconds, signals.stop)
     timer.daemon = True
     timer.start()
     try:
@@ -297,10 +285,11 @@ def _ray(address: str | None) -> Iterator[Any]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
+    if not address:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
-        ray.init(address=address, **options)
+        # "local", since without an address Ray would join a cluster it finds on this machine.
+        ray.init(address=address or "local", **options)
     except Exception as error:
         where = f"Ray cluster at {address}" if address else "local Ray"
         raise SamtuneError(
@@ -319,33 +308,46 @@ class _Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self.search: Search | None = None
         self._in_tune = False
+        self._before: dict[int, Any] = {}
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received:
             os._exit(128 + signum)  # the journals are the truth, and they are on the disk
         self.received = signum
         if self._in_tune:
-            self.stop_tune()
+            self.stop()
         else:
             raise KeyboardInterrupt
 
-    def install(self) -> dict[int, Any]:
-        """Handles the signals here; returns what handled them before."""
+    def install(self) -> None:
+        """Handles the signals here, but for those that `nohup` or a shell has switched off."""
         if threading.current_thread() is not threading.main_thread():
-            return {}  # Python lets only the main thread handle signals
+            return  # Python lets only the main thread handle signals
+        for number in HANDLED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before.setdefault(number, signal.signal(number, self.handle))
         # Tune puts its own handler later; until then the signal must not end the process.
-        signal.signal(signal.SIGUSR1, lambda *_: None)
-        return {number: signal.signal(number, self.handle) for number in HANDLED}
+        nothing = signal.signal(signal.SIGUSR1, lambda *_: None)
+        self._before.setdefault(signal.SIGUSR1, nothing)
 
-    def stop_tune(self) -> None:
-        """Asks Ray Tune to end after its current event."""
-        os.kill(os.getpid(), signal.SIGUSR1)
+    def restore(self) -> None:
+        """Leaves the signals as they were found."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Ends the session: at once where Tune takes the signal, else after the current epochs."""
+        if self.search:
+            self.search.stop()
+        if self._in_tune and self._before:
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     @contextmanager
     def during_tune(self) -> Iterator[None]:
-        self._in_tune = True
         self.install()  # anew, since `ray.init` has put its own handler for SIGTERM
+        self._in_tune = True
         try:
             yield
         finally:
@@ -355,15 +357,14 @@ class _Signals:
 @contextmanager
 def _signals() -> Iterator[_Signals]:
     signals = _Signals()
-    before = signals.install()
+    signals.install()
     try:
         yield signals
     except KeyboardInterrupt:
         if not signals.received:
             raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signals.restore()
 
 
 def _first_failure(study: Study) -> str:
@@ -372,4 +373,4 @@ def _first_failure(study: Study) -> str:
     return f"{trial.key}, {trial.outcome.reason}" if trial and trial.outcome else "unknown"
 
 
-__all__ = ["Interrupted", "find_slots", "resume_study", "run_study", "unfinished"]
+__all__ = ["Interrupted", "find_slots", "resume_study", "run_study"]

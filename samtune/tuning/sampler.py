@@ -74,9 +74,7 @@ class Sampler:
         trial = self._running.pop(key, None)
         if trial is None:
             return
-        told = TOLD_AS[state]
-        if told is TrialState.COMPLETE and (value is None or not math.isfinite(value)):
-            told = TrialState.FAIL
+        told = _told_as(state, value)
         try:
             self.study.tell(trial, value if told is TrialState.COMPLETE else None, told)
         except RuntimeError as error:
@@ -93,7 +91,7 @@ class Sampler:
     ) -> None:
         """A trial that ended in an earlier session."""
         params, distributions = named(self.config, values)
-        told = TOLD_AS[state]
+        told = _told_as(state, value)
         self.study.add_trial(
             optuna.create_trial(
                 state=told,
@@ -103,6 +101,14 @@ class Sampler:
                 intermediate_values=intermediate_values,
             )
         )
+
+
+def _told_as(state: EndState, value: float | None) -> TrialState:
+    """What Optuna is told; a finished trial needs a finite value to be complete."""
+    told = TOLD_AS[state]
+    if told is TrialState.COMPLETE and (value is None or not math.isfinite(value)):
+        return TrialState.FAIL
+    return told
 
 
 def new_sampler(config: StudyConfig, drawn: int) -> optuna.samplers.BaseSampler:

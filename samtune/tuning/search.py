@@ -48,6 +48,7 @@ class Search:
         self.listener = listener
         self.failed = 0
         self._closed = False
+        self._stopping = False
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
 
@@ -61,11 +62,7 @@ class Search:
             self._recall(trial)
         self._unfinished = deque(t for t in known if t.outcome is None)
         self._next_number = 1 + max((int(t.key[1:]) for t in known), default=0)
-        wanted = config.study.trials
-        if config.study.sampler == "grid":
-            size = sum(1 for _ in config.combinations(list(config.search_space)))
-            wanted = min(wanted, size)
-        self._new = max(0, wanted - len(sampled))
+        self._new = max(0, config.wanted_trials - len(sampled))
         self._baseline_due = config.study.baseline and len(sampled) == len(known)
 
     @property
@@ -103,6 +100,10 @@ class Search:
         """Hands out no more trials in this session."""
         self._closed = True
 
+    def stop(self) -> None:
+        """Ends the session: every running trial is interrupted after its current epoch."""
+        self._closed = self._stopping = True
+
     def on_epoch(
         self, key: str, epoch: int, metrics: dict[str, float], duration_s: float, replayed: bool
     ) -> bool:
@@ -110,10 +111,12 @@ class Search:
         value = metrics[self.config.study.metric]
         values = self._values.setdefault(key, {})
         if epoch in values:
-            return True
+            return not self._stopping
         values[epoch] = value
         if not replayed:
             self.listener.on_epoch(key, epoch, metrics, duration_s)
+        if self._stopping:
+            return False
         if key == BASELINE_KEY:
             return True
         self.sampler.report(key, epoch, value)
@@ -133,6 +136,7 @@ class Search:
             return
         self._ended.add(key)
         if write:
+            self.folder.check_session(self.session)
             folder = self.folder.trial(key)
             outcome = folder.outcome() or outcome  # a worker may have died after writing its own
             folder.end(outcome)
@@ -143,11 +147,16 @@ class Search:
             self.sampler.tell(key, outcome.state, value)
         self.listener.on_end(key, outcome, value)
 
-    def worker_lost_for_good(self, key: str, reason: str) -> None:
-        """A trial whose workers died too often."""
+    def worker_lost_for_good(self, key: str, reason: str, *, write: bool = True) -> None:
+        """A trial whose workers were lost too often.
+
+        Args:
+            write: False where the fault was not the trial's, as with a storage that was gone: then
+                the trial has no outcome, and the next session takes it up.
+        """
         epochs = self._values.get(key, {})
         outcome = Outcome("failed", max(epochs, default=0) + 1, f"its worker was lost: {reason}")
-        self.end(key, outcome, write=True)
+        self.end(key, outcome, write=write)
 
     def _recall(self, trial: Trial) -> None:
         values = {e.epoch: e.metrics[self.config.study.metric] for e in trial.epochs}
@@ -162,6 +171,7 @@ class Search:
 
     def _hand_out(self, key: str, values: dict[str, Any], epochs_done: int) -> str:
         record = self.config.record(key, values)
+        self.folder.check_session(self.session)
         self.folder.trial(key).hand_out(record, self.session)
         self.listener.on_start(key, values, epochs_done)
         return key

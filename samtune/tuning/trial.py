@@ -24,7 +24,6 @@ class TrialActor(tune.Trainable):
         import torch
 
         torch.set_num_threads(config["cpus"])
-        sys.argv[0] = f"samtune {config['key']}"
         load_plugins(config["plugins"], Path(config["plugin_folder"]))
         self._start(config)
 
@@ -51,8 +50,12 @@ class TrialActor(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Ends what the trial holds open."""
+        """Ends what the trial holds open, and gives its GPU memory to the neighbours."""
+        import torch
+
         self._progress.close()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _start(self, config: dict[str, Any]) -> None:
         import torch
@@ -61,5 +64,6 @@ class TrialActor(tune.Trainable):
 
         folder = StudyFolder(Path(config["study"])).trial(config["key"])
         self._log = folder.log
+        sys.argv[0] = f"samtune {folder.key}"
         device = torch.device("cuda" if config["gpus"] else "cpu")
         self._progress = run_trial(folder, config["session"], device=device)

@@ -18,7 +18,7 @@ from samtune.config import ResourcesConfig, StudyConfig
 from samtune.errors import NoUsableTrialError, SamtuneError
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
-from samtune.tuning.run import find_slots, unfinished
+from samtune.tuning.run import find_slots
 
 Make = Callable[..., StudyConfig]
 
@@ -222,7 +222,7 @@ def test_a_driver_that_is_ended_is_resumed_without_loss(
     resumed = _samtune("resume", "faults", "--plugin", "misfit_plugin")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     study = _holds("faults", printed + rest + resumed.stdout)
-    assert unfinished(study) == 0
+    assert study.left == 0
     assert [t.state for t in study.trials] == ["finished"] * 6
     assert all(len(t.epochs) == 4 for t in study.trials)
     points = _points("faults")

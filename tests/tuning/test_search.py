@@ -13,7 +13,7 @@ from samtune.config import StudyConfig
 from samtune.study.folder import Outcome, StudyFolder, TrialFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
-from samtune.tuning.run import Silent, unfinished
+from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 
 Make = Callable[..., StudyConfig]
@@ -182,7 +182,7 @@ def test_killed_at_random_and_resumed_no_epoch_is_lost_or_doubled(
             continue
         break
     study = Study(study_folder, config)
-    assert unfinished(study) == 0
+    assert study.left == 0
     assert [t.key for t in study.trials] == [f"t{i:04d}" for i in range(11)]
     for trial in study.trials:
         lines = [e.epoch for e in Journal(trial.folder.journal).lines()]
