@@ -7,6 +7,7 @@ settings are drawn from, and how the search goes. `study_file` makes one from a 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from samtune.registry import MODELS, Count
 
 Value = float | int | str | bool | None
 
+MOST_STEPS = 10_000
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -170,10 +172,10 @@ class FloatRange(_Range):
     log: bool = Field(False, strict=True)
 
     @property
-    def examples(self) -> list[float]:
-        """Both ends, or every value where there are few."""
+    def examples(self) -> Sequence[float]:
+        """Both ends, or every value of a range in steps, where they can be counted out."""
         low, high = self.bounds
-        if self.step is None:
+        if self.step is None or (high - low) / self.step > MOST_STEPS:
             return [low, high]
         return [low + i * self.step for i in range(round((high - low) / self.step) + 1)]
 
@@ -188,10 +190,10 @@ class IntRange(_Range):
     log: bool = Field(False, strict=True)
 
     @property
-    def examples(self) -> list[int]:
+    def examples(self) -> Sequence[int]:
         """Every value."""
         low, high = self.bounds
-        return list(range(low, high + 1, self.step or 1))
+        return range(low, high + 1, self.step or 1)
 
 
 class Choice(_Distribution):
@@ -210,7 +212,7 @@ class Choice(_Distribution):
         return choice
 
     @property
-    def examples(self) -> list[Any]:
+    def examples(self) -> Sequence[Any]:
         """Every value."""
         return self.choice
 
@@ -357,8 +359,8 @@ class StudyConfig(Config):
         """How many trials the study is to sample: no more than a grid holds."""
         if self.study.sampler != "grid":
             return self.study.trials
-        size = sum(1 for _ in self.combinations(list(self.search_space)))
-        return min(self.study.trials, size)
+        points = self.combinations(list(self.search_space))
+        return sum(1 for _ in itertools.islice(points, self.study.trials))
 
     @property
     def task(self) -> str:

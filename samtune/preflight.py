@@ -218,7 +218,8 @@ def _check_metric(config: StudyConfig, trial: TrialConfig, data: DataSplits) -> 
 
 def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
     trial = config.trial_with(corner.values)
-    if 12 * corner.macs * trial.training.batch_size > TIMED_BELOW_FLOPS:
+    too_large = 12 * corner.macs * trial.training.batch_size > TIMED_BELOW_FLOPS
+    if too_large or trial.training.precision == "fp16":  # which CPUs only emulate
         return corner
     threads = torch.get_num_threads()
     torch.set_num_threads(config.study.resources.cpus)

@@ -358,7 +358,7 @@ def _cannot_build(model: Named) -> str:
     try:
         with torch.device("meta"):
             build_model(model.name, num_classes=10, in_channels=3, image_size=size, **model.params)
-    except ValueError as error:
+    except (ValueError, RuntimeError, OverflowError) as error:  # the latter of absurd sizes
         return str(error)
     return ""
 

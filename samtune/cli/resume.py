@@ -70,6 +70,6 @@ def resume(
 def _more_trials(text: str | None) -> int:
     if text is None:
         return 0
-    if not text.startswith("+") or not text[1:].isdigit() or int(text) == 0:
+    if not text.startswith("+") or not (text.isascii() and text[1:].isdigit()) or int(text) == 0:
         raise SamtuneError(f"--trials {text}: write how many to add, as in --trials +20")
     return int(text)

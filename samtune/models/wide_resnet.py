@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from samtune.registry import Count, Share, register_model
 
+DEEPEST = 1204  # two hundred units a stage; the paper's deepest has twelve
+
 
 @register_model("wide_resnet")
 def wide_resnet(
@@ -62,6 +64,8 @@ class WideResNet(nn.Sequential):
             lower = max(10, depth - (depth - 4) % 6)
             near = f"{lower} or {lower + 6}" if depth > 10 else "10"
             raise ValueError(f"depth must be 10, 16, 22, 28, ... (6n + 4), got {depth}; try {near}")
+        if depth > DEEPEST:
+            raise ValueError(f"depth must be at most {DEEPEST}, got {depth}")
         units = (depth - 4) // 6
         narrow, middle, wide = (16 * width_factor, 32 * width_factor, 64 * width_factor)
         super().__init__(
