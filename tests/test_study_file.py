@@ -90,6 +90,7 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("sam.rho: {float: [0.01, 1.0], log: true}", "model.depth: {int: [10, 16]}", "allows 11: "),
         ("name: tiny\n", "name: tiny\nplugins: 3\n", "plugins"),
         ("depth: 10", "depth: 1000000000000", "depth must be at most 1204"),
+        ("width_factor: 1", "width_factor: 1000000000", "trial.model: .*overflow"),
         ("batch_size: 400", "batch_size: null", "trial.training.batch_size"),
         ("name: tiny\n", "name: ../tiny\n", "name: must be 1 to 64"),
         ("name: tiny\n", "nmae: tiny\n", "nmae: no such setting. Did you mean 'name'"),
@@ -215,10 +216,7 @@ def test_plugins_are_imported_from_beside_the_file(
 def test_a_range_of_a_billion_values_is_checked_at_once(study_config: Make) -> None:
     config = study_config(
         ("sam.rho: {float: [0.01, 1.0], log: true}", "sam.rho: {float: [0, 1.0e9], step: 0.001}"),
-        (
-            "optimizer.lr: {float: [0.01, 0.5], log: true}",
-            "model.width_factor: {int: [1, 1000000000]}",
-        ),
+        ("optimizer.lr: {float: [0.01, 0.5],", "training.batch_size: {int: [1, 500000000],"),
         ("study: {", "study: {sampler: grid, "),
     )
     assert config.wanted_trials == 4
