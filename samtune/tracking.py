@@ -368,11 +368,13 @@ def _follow(root: Path) -> None:
             driver_at_work = not _closed_within(wait_s if deadline is None else 0.0)
             if not driver_at_work and deadline is None:
                 deadline = time.monotonic() + DRAIN_S
+            # Asked before shipping: what ends in between is shipped in another round.
+            ended = not driver_at_work and not folder.is_running
             try:
                 shipper = shipper or Shipper(folder, uri)
                 shipper.ship()
                 wait_s, refusals = POLL_S, 0
-                if not driver_at_work and not folder.is_running:
+                if ended:
                     shipper.register_champion()
                     return
             except Exception:  # noqa: BLE001 - whatever MLflow does, the study goes on
