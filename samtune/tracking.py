@@ -7,6 +7,7 @@ point, since every point carries its journal's own time. `samtune sync` is the s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -94,11 +95,12 @@ def following(
 
 def wait_until_shipped(root: Path, timeout_s: float = DRAIN_S) -> int:
     """Waits for `following`'s process to end; returns how many epochs MLflow has not taken yet."""
-    try:
-        with FileLock(root / "tracking.lock", timeout=timeout_s):
+    for _ in range(2):  # an older session's process may have held the lock, and ours be about to
+        with contextlib.suppress(Timeout), FileLock(root / "tracking.lock", timeout=timeout_s):
             pass
-    except Timeout:
-        pass
+        if not pending(root):
+            break
+        time.sleep(1.0)
     return pending(root)
 
 
