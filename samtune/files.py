@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from samtune.errors import SamtuneError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces `path` by `content` in one step: readers and crashes see the old or the new.
@@ -41,8 +43,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote, or None if there is no such file."""
+    """What `write_json` wrote, or None if there is no such file.
+
+    Raises:
+        SamtuneError: somebody else has changed it; `write_json` leaves no half-written file.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise SamtuneError(f"{path} is damaged ({error}); restore it from a backup") from error

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from samtune.checkpoint import load_state, load_weights, save_state, save_weights
+from samtune.errors import SamtuneError
 from samtune.files import read_json, write_atomically, write_json
 
 
@@ -74,3 +75,6 @@ def test_json_holds_no_nan_and_an_absent_file_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert read_json(tmp_path / "x.json") is None
+    (tmp_path / "x.json").write_text('{"a": 1')
+    with pytest.raises(SamtuneError, match=r"x.json is damaged"):
+        read_json(tmp_path / "x.json")
