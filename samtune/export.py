@@ -61,6 +61,8 @@ def export(
     trial = trial or study.best
     if trial is None:
         raise SamtuneError(f"study {study.name!r} has no finished epoch yet: nothing to export")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise SamtuneError(f"{path} is no ordinary file, so it is not replaced; name another")
     if path.exists() and not overwrite:
         raise SamtuneError(f"{path} exists; add --force to replace it")
     if path.is_dir() or not path.absolute().parent.is_dir():

@@ -176,7 +176,7 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
         try:
             _check_metric(config, trial, data)
             corners.append(_measured(values, trial, data))
-        except (ValueError, RuntimeError, IndexError) as error:
+        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
             allowed = ", ".join(f"{path} = {value!r}" for path, value in values.items())
             size = "x".join(str(s) for s in data.image_size)
             problems[
