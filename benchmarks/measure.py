@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from samtune.amx import has_amx
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -121,7 +123,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "time": "wall clock" if _now is time.perf_counter else "processor time",
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-        "amx": torch.cpu._is_amx_tile_supported(),
+        "amx": has_amx(),
         "torch": torch.__version__,
         "load_at_the_end": round(os.getloadavg()[0], 1),
     }

@@ -13,6 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from samtune.amx import avoid_missing_amx, has_amx
+
+avoid_missing_amx()  # here, since no layer can have run before this is imported
+
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,9 +38,7 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    return torch.cpu._is_amx_tile_supported() or (
-        torch.cpu._is_avx512_bf16_supported() and _is_amd()
-    )
+    return has_amx() or (torch.cpu._is_avx512_bf16_supported() and _is_amd())
 
 
 @cache

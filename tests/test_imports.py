@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "samtune"
 LAYERS = [
     {"errors", "files"},
     {"registry", "yaml_reader"},
+    {"amx"},
     {"sam", "precision", "models", "data"},
     {"tasks", "checkpoint", "config", "problems", "study_file"},
     {"training", "selfcheck"},
