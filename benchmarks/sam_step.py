@@ -9,7 +9,7 @@ passes, the limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ def main() -> None:
     parser = options("steps of SAM", rounds=11)
     parser.add_argument("--precision", default="fp32", choices=["auto", "fp32", "bf16", "fp16"])
     parser.add_argument("--only", choices=["bookkeeping", "steps"])
+    parser.add_argument("--cases", nargs="+", help="of the steps, beside SGD; default is all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if PEER is None:
@@ -57,7 +58,7 @@ def main() -> None:
             name = "ASAM" if adaptive else "SAM"
             figures[f"bookkeeping of {name}"] = bookkeeping(adaptive, arguments.rounds)
     if arguments.only != "bookkeeping":
-        figures["steps"] = steps(arguments.precision, arguments.rounds)
+        figures["steps"] = steps(arguments.precision, arguments.rounds, arguments.cases)
     save("sam_step", figures, arguments.json)
 
 
@@ -96,7 +97,7 @@ def give_gradients(model: nn.Module, gradients: list[torch.Tensor]) -> None:
         parameter.grad = gradient.fill_(1e-3)
 
 
-def steps(precision: str, rounds: int) -> dict[str, Any]:
+def steps(precision: str, rounds: int, only: Sequence[str] | None) -> dict[str, Any]:
     device, data = default_device(), random_splits(64)
     task = build_task("classification")
     inputs, targets = next(iter(data.train_batches(64, device).shuffled(0)))
@@ -120,9 +121,13 @@ def steps(precision: str, rounds: int) -> dict[str, Any]:
     cases["two bare passes"] = two_passes
     if PEER:
         cases["SAM of pytorch_optimizer"] = peer_step(precision)
+    if only:
+        cases = {name: cases[name] for name in ("SGD", *only)}
     times = interleave(cases, rounds)
-    for name, count in (("SAM each 5th step, mean of 5", 5), ("SAM in the last 1/8, mean of 8", 8)):
-        times[name] = [taken / count for taken in times[name]]
+    for name in times:
+        if " mean of " in name:
+            count = int(name.rsplit(maxsplit=1)[-1])
+            times[name] = [taken / count for taken in times[name]]
     title = f"Steps of WRN-16-2, batch 64, {bare.precision}, channels_last"
     return {"precision": bare.precision, **compare(title, times, "SGD")}
 

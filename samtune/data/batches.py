@@ -65,6 +65,8 @@ class Pixels:
         images: uint8 (N, H, W, C).
         targets: (N,), or masks (N, H, W) that move with their images.
         mean, std: per channel, of pixel values in [0, 1].
+        is_padded: images and masks have the augmentation's padding around them already. On a CPU
+            they are then used where they are, without a copy.
     """
 
     def __init__(
@@ -76,15 +78,23 @@ class Pixels:
         std: Sequence[float],
         device: torch.device,
         augmentation: Augmentation = Augmentation(),
+        is_padded: bool = False,
     ) -> None:
         self.augmentation = augmentation
-        self._size = images.shape[1], images.shape[2], images.shape[3]
-        width, channels = self._size[1:]
-        self._crops = _row_crops(_padded(images, augmentation), width, channels, device)
+        masks = targets if targets.dim() == 3 else None
+        if not is_padded:
+            images = padded(images, augmentation)
+            masks = None if masks is None else padded(masks, augmentation)
+        border = 2 * augmentation.crop_padding
+        height, width, channels = (
+            images.shape[1] - border,
+            images.shape[2] - border,
+            images.shape[3],
+        )
+        self._size = height, width, channels
+        self._crops = _row_crops(images, width, channels, device)
         self._targets = targets.to(device, non_blocking=True)
-        self._mask_crops = None
-        if targets.dim() == 3:
-            self._mask_crops = _row_crops(_padded(targets, augmentation), width, 1, device)
+        self._mask_crops = None if masks is None else _row_crops(masks, width, 1, device)
         # (x / 255 - mean) / std as one multiplication and one addition, for a row at a time
         scale = 1 / (255 * torch.tensor(std, device=device))
         offset = -torch.tensor(mean, device=device) / torch.tensor(std, device=device)
@@ -152,23 +162,13 @@ class InMemoryBatches:
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int,
-        device: torch.device,
-        augmentation: Augmentation = Augmentation(),
+        self, images: Tensor, targets: Tensor, *, batch_size: int, **settings: Any
     ) -> None:
         if not len(images):
             raise ValueError("there are no images to make batches of")
         self.batch_size = batch_size
         self._count = len(targets)
-        self._pixels = Pixels(
-            images, targets, mean=mean, std=std, device=device, augmentation=augmentation
-        )
+        self._pixels = Pixels(images, targets, **settings)
 
     def __len__(self) -> int:
         return self._count
@@ -193,7 +193,7 @@ def shuffled_indices(count: int, batch_size: int, random: np.random.Generator) -
         yield order[start : start + size]
 
 
-def _padded(images: Tensor, augmentation: Augmentation) -> Tensor:
+def padded(images: Tensor, augmentation: Augmentation) -> Tensor:
     """(N, H, W, ...) with a border of `crop_padding` on each side of H and W."""
     pad = augmentation.crop_padding
     if not pad:
@@ -210,9 +210,9 @@ def _padded(images: Tensor, augmentation: Augmentation) -> Tensor:
             for side in (height, width)
         )
         return images[:, rows][:, :, columns]
-    padded = images.new_zeros(len(images), height + 2 * pad, width + 2 * pad, *images.shape[3:])
-    padded[:, pad : pad + height, pad : pad + width] = images
-    return padded
+    framed = images.new_zeros(len(images), height + 2 * pad, width + 2 * pad, *images.shape[3:])
+    framed[:, pad : pad + height, pad : pad + width] = images
+    return framed
 
 
 def _row_crops(images: Tensor, width: int, channels: int, device: torch.device) -> Tensor:

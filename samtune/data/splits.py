@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, Batches, InMemoryBatches
+from samtune.data.batches import Augmentation, Batches, InMemoryBatches, padded
 from samtune.data.streaming import ImageFiles, StreamedBatches
 
 
@@ -21,10 +22,13 @@ class Images:
     Attributes:
         images: uint8, shape (N, H, W, C).
         targets: int64 class indices, shape (N,), or masks as uint8, shape (N, H, W).
+        border: how many pixels of padding images and masks have on each side, not counted in
+            their size.
     """
 
     images: Tensor
     targets: Tensor
+    border: int = 0
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -37,18 +41,35 @@ class Images:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.images.shape[1], self.images.shape[2]
+        return self.images.shape[1] - 2 * self.border, self.images.shape[2] - 2 * self.border
 
     @property
     def channels(self) -> int:
         """1 for grey images, 3 for colour."""
         return self.images.shape[3]
 
+    def padded(self, augmentation: Augmentation) -> Images:
+        """The same images with the padding that the augmentation crops from."""
+        targets = self.targets
+        if targets.dim() == 3:
+            targets = padded(targets, augmentation)
+        return Images(padded(self.images, augmentation), targets, augmentation.crop_padding)
+
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: Tensor) -> Images:
-        return Images(self.images[index], self.targets[index])
+        return Images(self.images[index], self.targets[index], self.border)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays, which pickle can leave where they are for processes that share memory.
+        return _from_arrays, (self.images.numpy(), self.targets.numpy(), self.border)
+
+
+def _from_arrays(images: Any, targets: Any, border: int) -> Images:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Images(torch.from_numpy(images), torch.from_numpy(targets), border)
 
 
 Split = Images | ImageFiles
@@ -85,6 +106,16 @@ class DataSplits:
         """Height and width in pixels."""
         return self.train.size
 
+    def to_share(self) -> DataSplits:
+        """The training and validation splits, ready for many processes to use without a copy.
+
+        The test split stays behind: opening it raises a RuntimeError.
+        """
+        train = self.train
+        if isinstance(train, Images) and not train.border:
+            train = train.padded(self.augmentation)
+        return replace(self, train=train, open_test=_stays_locked)
+
     def train_batches(self, batch_size: int, device: torch.device) -> Batches:
         """The training split, shuffled and augmented anew each epoch."""
         return self._batches(self.train, batch_size, device, self.augmentation)
@@ -105,7 +136,13 @@ class DataSplits:
         }
         if isinstance(split, ImageFiles):
             return StreamedBatches(split, **settings)
-        return InMemoryBatches(split.images, split.targets, **settings)
+        return InMemoryBatches(
+            split.images, split.targets, is_padded=bool(split.border), **settings
+        )
+
+
+def _stays_locked() -> Split:
+    raise RuntimeError("the test split is not shared with the trials of a search")
 
 
 def stratified_split(labels: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
@@ -141,4 +178,4 @@ def with_label_noise(split: Images, share: float, num_classes: int, seed: int) -
     targets = split.targets.clone()
     shift = torch.from_numpy(random.integers(1, num_classes, size=len(flipped)))
     targets[flipped] = (targets[flipped] + shift) % num_classes
-    return Images(split.images, targets)
+    return replace(split, targets=targets)

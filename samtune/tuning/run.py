@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samtune import tracking
 from samtune.config import ResourcesConfig, StudyConfig
@@ -20,6 +20,9 @@ from samtune.study.folder import DEFAULT_STORAGE, Outcome, StudyFolder
 from samtune.study.study import Study
 from samtune.study_file import read_study
 from samtune.tuning.search import Listener, Search
+
+if TYPE_CHECKING:
+    from samtune.tuning.trial import SharedData
 
 WORKER_RETRIES = 3
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -155,8 +158,9 @@ class _Session:
                     _ray(self.address) as ray,
                 ):
                     slots = find_slots(ray.nodes(), config.study.resources)
+                    shared = _shared_data(ray, config)
                     with _time_budget(self.time_budget_s, signals):
-                        self._tune(search, slots, signals)
+                        self._tune(search, slots, signals, shared)
         study = Study(folder, config)
         if signals.received:
             raise Interrupted(folder, signals.received)
@@ -173,7 +177,9 @@ class _Session:
             )
         return study
 
-    def _tune(self, search: Search, slots: Slots, signals: _Signals) -> None:
+    def _tune(
+        self, search: Search, slots: Slots, signals: _Signals, shared: SharedData | None
+    ) -> None:
         from ray import tune
 
         from samtune.tuning.adapters import Guard, TuneCallback, TuneScheduler, TuneSearcher
@@ -191,8 +197,9 @@ class _Session:
             "plugins": search.config.plugins,
             "plugin_folder": str(self.plugin_folder or Path.cwd()),
         }
+        worker = tune.with_parameters(TrialActor, shared=shared)
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, {"cpu": slots.cpus, "gpu": slots.gpus}),
+            tune.with_resources(worker, {"cpu": slots.cpus, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=TuneSearcher(search, common, guard),
                 scheduler=TuneScheduler(search, guard),
@@ -221,6 +228,24 @@ class _Session:
 
 def _ray_id(trial: Any) -> str:
     return str(trial.trial_id)
+
+
+def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
+    """The data set in Ray's object store: read once, and held once by each node.
+
+    None where trials differ in their data set; every worker then reads its own.
+    """
+    if any(path.startswith("dataset.") for path in config.search_space):
+        return None
+    from samtune.data import load_dataset
+    from samtune.tuning.trial import SharedData
+
+    dataset = config.trial.dataset
+    try:
+        splits = load_dataset(dataset.name, **dataset.params).to_share()
+    except ValueError as error:
+        raise SamtuneError(f"dataset {dataset.name}: {error}") from error
+    return SharedData(ray.put(splits))
 
 
 @contextmanager

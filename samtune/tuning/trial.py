@@ -7,6 +7,7 @@ wait for before it can reuse the worker, and which outlives a stop. `next` on a 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,32 @@ from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
 
 
+@dataclass(frozen=True)
+class SharedData:
+    """Where a data set lies in Ray's object store.
+
+    Attributes:
+        splits: the reference; bare, Ray would fetch it before the worker has loaded its plugins.
+    """
+
+    splits: Any
+
+
 class TrialActor(tune.Trainable):
     """One worker process; it runs one trial after another."""
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Begins, or takes up, the trial that `config` names."""
+    def setup(self, config: dict[str, Any], shared: SharedData | None = None) -> None:
+        """Begins, or takes up, the trial that `config` names.
+
+        Args:
+            shared: the data set of all trials; without it each trial brings its own.
+        """
+        import ray
         import torch
 
         torch.set_num_threads(config["cpus"])
         load_plugins(config["plugins"], Path(config["plugin_folder"]))
+        self._data = ray.get(shared.splits) if shared else None
         self._start(config)
 
     def step(self) -> dict[str, Any]:
@@ -66,4 +84,4 @@ class TrialActor(tune.Trainable):
         self._log = folder.log
         sys.argv[0] = f"samtune {folder.key}"
         device = torch.device("cuda" if config["gpus"] else "cpu")
-        self._progress = run_trial(folder, config["session"], device=device)
+        self._progress = run_trial(folder, config["session"], device=device, data=self._data)
