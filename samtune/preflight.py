@@ -22,6 +22,7 @@ from samtune.config import FloatRange, StudyConfig, TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.registry import MODELS
+from samtune.selfcheck import PASSES, Finding, check_sam
 from samtune.tasks import study_metrics
 from samtune.training import new_model, sam_step, set_up, trial_task
 
@@ -36,6 +37,7 @@ USUAL_RHO = {
     "msam": (0.2, 10.0),
 }
 TIMED_BELOW_FLOPS = 2e11  # a step of more than about a second on a CPU core is not worth timing
+SELF_CHECK_IMAGES = 2, 8  # at least, so that batch norm has two values a channel, and at most
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Preview:
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
         epochs: what all trials together will train, about.
         disk_bytes: states and weights at the end, at most.
+        findings: whether SAM keeps its promises on the smallest model, where that was tried.
     """
 
     config: StudyConfig
@@ -73,6 +76,7 @@ class Preview:
     epochs: int
     disk_bytes: int
     disk_free_bytes: int
+    findings: list[Finding]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,11 +85,14 @@ class Preview:
         return max(1, len(self.data.train) // batch_size)
 
 
-def preview(config: StudyConfig, storage: Path, *, timed: bool = False) -> Preview:
+def preview(
+    config: StudyConfig, storage: Path, *, timed: bool = False, self_check: bool = False
+) -> Preview:
     """Checks that every trial of a study can run, and says what it will cost.
 
     Args:
         timed: also measure a training step of the smallest and the largest model.
+        self_check: also try on the smallest model that SAM does what it promises.
 
     Raises:
         StudyFileError: the search space allows what cannot be built.
@@ -101,7 +108,9 @@ def preview(config: StudyConfig, storage: Path, *, timed: bool = False) -> Previ
     trials = config.study.trials + config.study.baseline
     # Weights and momentum in each of two states, and the best weights once more.
     disk = trials * 5 * 4 * corners[-1].parameters
-    return Preview(config, data, ends, rungs, _expected_epochs(config, rungs), disk, free)
+    epochs = _expected_epochs(config, rungs)
+    findings = _self_check(ends[0], config, data) if self_check else []
+    return Preview(config, data, ends, rungs, epochs, disk, free, findings)
 
 
 def warnings_of(config: StudyConfig) -> list[str]:
@@ -236,6 +245,16 @@ def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
     finally:
         torch.set_num_threads(threads)
     return Corner(corner.values, corner.parameters, corner.macs, step_s)
+
+
+def _self_check(corner: Corner, config: StudyConfig, data: DataSplits) -> list[Finding]:
+    trial = config.trial_with(corner.values)
+    fewest, most = SELF_CHECK_IMAGES
+    affordable = int(TIMED_BELOW_FLOPS / (6 * PASSES * max(1, corner.macs)))
+    batches = data.train_batches(max(fewest, min(affordable, most)), torch.device("cpu"))
+    inputs, targets = next(iter(batches.shuffled(0)))
+    torch.manual_seed(trial.training.seed)
+    return check_sam(new_model(trial, data), trial_task(trial, data), inputs, targets)
 
 
 def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:

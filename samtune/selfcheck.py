@@ -20,6 +20,7 @@ from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.tasks import Task, build_task
 
 RHO = 0.05
+PASSES = 9  # forward and backward, in all claims together
 SEED = 0
 
 

@@ -39,7 +39,7 @@ def run(
     config = read_study(file, [*(overrides or []), *extra], plugin)
     seconds = seconds_of(time_budget) if time_budget else None
     console = new_console()
-    print_preview(console, preview(config, storage, timed=dry_run))
+    print_preview(console, preview(config, storage, timed=dry_run, self_check=True))
     if dry_run:
         return
     where = storage / config.name

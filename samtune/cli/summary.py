@@ -44,8 +44,22 @@ def print_preview(console: Console, preview: Preview) -> None:
         f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
         f"{size(preview.disk_free_bytes)} free on disk"
     )
-    for sentence in warnings_of(config):
+    if preview.findings and all(finding.holds for finding in preview.findings):
+        console.print(
+            f"  self-check passed: all {len(preview.findings)} promises of SAM hold on "
+            f"{config.trial.model.name}"
+        )
+    for sentence in [*_broken_promises(preview), *warnings_of(config)]:
         console.print(f"[yellow]  note       {sentence}[/]")
+
+
+def _broken_promises(preview: Preview) -> list[str]:
+    model = preview.config.trial.model.name
+    return [
+        f"SAM's self-check on {model} found that this does not hold: {f.claim} ({f.detail})."
+        for f in preview.findings
+        if not f.holds
+    ]
 
 
 def print_summary(console: Console, study: Study) -> None:

@@ -137,3 +137,35 @@ def test_a_users_mistake_is_a_sentence_and_exit_code_2(
     assert ended.returncode == 2
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+MOVING_STATISTICS = """
+import torch
+from samtune import register_model
+
+@register_model("counting")
+class Counting(torch.nn.Module):
+    def __init__(self, *, num_classes, in_channels, image_size):
+        super().__init__()
+        self.layer = torch.nn.Linear(in_channels * image_size[0] * image_size[1], num_classes)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_run_tries_sam_on_its_own_model_first(workplace: Path) -> None:
+    sound = _samtune("run", "tiny.yaml", "--dry-run", cwd=workplace)
+    assert "self-check passed: all 4 promises of SAM hold on wide_resnet" in sound.stdout
+    (workplace / "counting.py").write_text(MOVING_STATISTICS)
+    text = "plugins: [counting]\n" + TINY.replace(
+        "{name: wide_resnet, depth: 10, width_factor: 1}", "{name: counting}"
+    )
+    (workplace / "counting.yaml").write_text(text)
+    moving = _samtune("run", "counting.yaml", "--dry-run", cwd=workplace)
+    assert moving.returncode == 0, moving.stderr
+    said = " ".join(moving.stdout.split())
+    assert "found that this does not hold: the second pass moves no statistics" in said
+    assert "self-check passed" not in said
