@@ -274,15 +274,39 @@ def test_an_unreachable_mlflow_stops_nothing_and_is_made_up_for(workplace: Path)
     assert len(_points("faults")["t0001"][1]) == 4
 
 
+COUNTED = """
+from pathlib import Path
+from samtune import register_dataset
+from samtune.data import load_dataset
+
+@register_dataset("counted")
+def counted(*, file: str):
+    with open(file, "a") as reads:
+        reads.write("read\\n")
+    return load_dataset("digits", label_noise=0.4)
+"""
+
+
 @pytest.mark.ray
-def test_run_study_in_a_program_returns_the_study(workplace: Path, study_config: Make) -> None:
+@pytest.mark.parametrize("searched", [False, True])
+def test_trials_share_one_data_set_unless_it_is_searched(
+    workplace: Path, study_text: str, searched: bool
+) -> None:
     from samtune import run_study
 
-    study = run_study(study_config(("trials: 4", "trials: 2")), storage=workplace / "studies")
-    assert [t.key for t in study.trials] == ["t0000", "t0001", "t0002"]
+    (workplace / "counted_plugin.py").write_text(COUNTED)
+    reads = workplace / "reads"
+    space = f"search_space:\n  dataset.file: {{choice: [{reads}]}}\n" if searched else ""
+    text = study_text.replace("search_space:\n", space or "search_space:\n")
+    text = text.replace("{name: digits, label_noise: 0.4}", f"{{name: counted, file: {reads}}}")
+    (workplace / "tiny.yaml").write_text(f"plugins: [counted_plugin]\n{text}")
+    study = run_study("tiny.yaml", storage=workplace / "studies")
+    assert [t.key for t in study.trials] == [f"t{i:04}" for i in range(5)]
     assert study.best is not None
+    count = len(reads.read_text().splitlines())
+    assert count == 1 if not searched else 1 <= count <= 5
     with pytest.raises(SamtuneError, match="study 'tiny' exists"):
-        run_study(study_config(), storage=workplace / "studies")
+        run_study("tiny.yaml", storage=workplace / "studies")
 
 
 @pytest.mark.ray
