@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import Any
 
 import pytest
@@ -352,3 +353,14 @@ def test_fused_is_the_default_and_the_users_word_wins() -> None:
 def test_a_fused_step_is_the_same_step_up_to_rounding() -> None:
     own = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
     assert_near(stepped(optimizer=own), stepped(optimizer={**own, "fused": False}))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for CPUs with g++")
+def test_a_compiled_model_makes_the_same_steps() -> None:
+    losses = {}
+    for compiled in (False, True):
+        state = set_up(trial(compile=compiled), DATA, CPU)
+        batches = DATA.train_batches(16, CPU)
+        losses[compiled] = [sam_step(state, TASK, x, y).item() for x, y in batches.shuffled(0)]
+    assert losses[True] == pytest.approx(losses[False], abs=1e-5)
+    assert next(iter(state.model.state_dict())) == "0.weight"  # saved weights fit the plain model
