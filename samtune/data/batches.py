@@ -103,17 +103,18 @@ class Pixels:
     def augmented(self, index: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The images at `index` with their targets, changed as `random` says."""
         augmentation, height, device = self.augmentation, self._size[0], self._targets.device
-        index = index.to(device)
+        index = index.to(device, non_blocking=True)
         corners = np.zeros((2, len(index)), dtype=np.int64)
         if augmentation.crop_padding or augmentation.flip:
             corners = random.integers(0, 2 * augmentation.crop_padding + 1, size=(2, len(index)))
-        top, left = torch.from_numpy(corners).to(device)
+        top, left = torch.from_numpy(corners).to(device, non_blocking=True)
         place = index[:, None], top[:, None] + torch.arange(height, device=device), left[:, None]
         rows = self._crops[place]
         targets = self._targets[index] if self._mask_crops is None else self._mask_crops[place]
         if augmentation.flip:
             # By index and not by mask: a mask's size would have to be asked of the device.
-            mirrored = torch.from_numpy(np.flatnonzero(random.random(len(index)) < 0.5)).to(device)
+            mirrored = torch.from_numpy(np.flatnonzero(random.random(len(index)) < 0.5))
+            mirrored = mirrored.to(device, non_blocking=True)
             images = rows.view(len(index), *self._size)
             images[mirrored] = images[mirrored].flip(2)
             if self._mask_crops is not None:
@@ -146,8 +147,8 @@ class Pixels:
         applied = random.random((count, 1)) < 0.5
         rows, columns = covered(height) & applied, covered(width, channels)
         square = (
-            torch.from_numpy(rows).to(device)[:, :, None]
-            & torch.from_numpy(columns).to(device)[:, None, :]
+            torch.from_numpy(rows).to(device, non_blocking=True)[:, :, None]
+            & torch.from_numpy(columns).to(device, non_blocking=True)[:, None, :]
         )
         values = images.permute(0, 2, 3, 1).view(count, height, width * channels)
         values.masked_fill_(square, 0.0)  # the mean colour
