@@ -243,6 +243,15 @@ class SchedulerConfig(Config):
     grace_epochs: Count = 1
     reduction_factor: Annotated[int, Field(ge=2, strict=True)] = 3
 
+    def rung_epochs(self, epochs: int) -> list[int]:
+        """Where `asha` compares trials of so many epochs; not at the last, where all end."""
+        rungs = []
+        rung = self.grace_epochs
+        while self.name == "asha" and rung < epochs:
+            rungs.append(rung)
+            rung *= self.reduction_factor
+        return rungs
+
 
 class ResourcesConfig(Config):
     """What one trial occupies; fractions of a GPU share it."""

@@ -105,7 +105,7 @@ def preview(
     if timed:
         ends = [_timed(corner, config, data) for corner in ends]
     rungs = expected_rungs(config)
-    trials = config.study.trials + config.study.baseline
+    trials = config.wanted_trials + config.study.baseline
     # Weights and momentum in each of two states, and the best weights once more.
     disk = trials * 5 * 4 * corners[-1].parameters
     epochs = _expected_epochs(config, rungs)
@@ -149,16 +149,13 @@ def _variants(config: StudyConfig) -> list[str]:
 
 def expected_rungs(config: StudyConfig) -> list[tuple[int, int]]:
     """ASHA's rungs: epoch, and how many of the trials reach it if a fixed share always goes on."""
-    scheduler = config.study.scheduler
+    scheduler, epochs = config.study.scheduler, config.trial.training.epochs
     if scheduler.name != "asha":
         return []
-    rungs = []
-    epoch, left = scheduler.grace_epochs, float(config.study.trials)
-    while epoch < config.trial.training.epochs:
-        rungs.append((epoch, max(1, round(left))))
-        epoch *= scheduler.reduction_factor
-        left /= scheduler.reduction_factor
-    return [*rungs, (config.trial.training.epochs, max(1, round(left)))]
+    return [
+        (epoch, max(1, round(config.wanted_trials / scheduler.reduction_factor**i)))
+        for i, epoch in enumerate([*scheduler.rung_epochs(epochs), epochs])
+    ]
 
 
 def free_space(storage: Path) -> int:
@@ -260,7 +257,7 @@ def _self_check(corner: Corner, config: StudyConfig, data: DataSplits) -> list[F
 def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:
     epochs = config.trial.training.epochs
     if not rungs:
-        return epochs * (config.study.trials + config.study.baseline)
+        return epochs * (config.wanted_trials + config.study.baseline)
     total = epochs * config.study.baseline
     before = 0
     for epoch, trials in rungs:

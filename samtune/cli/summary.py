@@ -30,7 +30,7 @@ def print_preview(console: Console, preview: Preview) -> None:
             f"  {'models' if not i else '':10} {which}: "
             f"{big(corner.parameters)} parameters, {big(corner.macs)} multiply-adds{timed}"
         )
-    how = f"{config.study.trials} trials by {config.study.sampler}"
+    how = f"{config.wanted_trials} trials by {config.study.sampler}"
     how += ", and a baseline with rho = 0" if config.study.baseline else ""
     console.print(f"  trials     {how}; up to {training.epochs} epochs of {_steps(preview)}")
     if preview.rungs:

@@ -78,9 +78,7 @@ def run_trial(
         try:
             yield from _train(folder, journal, session, device, data)
             return
-        except torch.OutOfMemoryError as error:
-            outcome = _outcome_of("out_of_memory", error, journal)
-        except MemoryError as error:
+        except (torch.OutOfMemoryError, MemoryError) as error:
             outcome = _outcome_of("out_of_memory", error, journal)
         except _TrialCodeError as failed:
             outcome = _outcome_of("failed", failed.cause, journal)

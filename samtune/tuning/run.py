@@ -165,9 +165,11 @@ class _Session:
         if signals.received:
             raise Interrupted(folder, signals.received)
         if search.has_given_up:
+            first = next(t for t in study.trials if t.state in ("failed", "out_of_memory"))
+            reason = first.outcome.reason if first.outcome else ""
             raise NoUsableTrialError(
-                f"{search.failed} trials failed, so the study was ended. The first reason: "
-                f"{_first_failure(study)}. See `samtune logs`; go on with "
+                f"{search.failed} trials failed, so the study was ended. The first, {first.key}: "
+                f"{reason}. See `{folder.command('logs', first.key)}`; go on with "
                 f"`{folder.command('resume')}`."
             )
         if study.best is None and not study.left:
@@ -253,7 +255,6 @@ def _time_budget(seconds: float | None, signals: _Signals) -> Iterator[None]:
     if seconds is None:
         yield
         return
-
     timer = threading.Timer(seconds, signals.stop)
     timer.daemon = True
     timer.start()
@@ -390,12 +391,6 @@ def _signals() -> Iterator[_Signals]:
             raise
     finally:
         signals.restore()
-
-
-def _first_failure(study: Study) -> str:
-    failed = (t for t in study.trials if t.state in ("failed", "out_of_memory"))
-    trial = next(failed, None)
-    return f"{trial.key}, {trial.outcome.reason}" if trial and trial.outcome else "unknown"
 
 
 __all__ = ["Interrupted", "find_slots", "resume_study", "run_study"]

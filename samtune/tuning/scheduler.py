@@ -8,6 +8,7 @@ trials as the first session would have; Ray's own ASHA forgets its rungs and nev
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -39,11 +40,9 @@ class Asha:
     """
 
     def __init__(
-        self, grace_epochs: int, reduction_factor: int, epochs: int, mode: Literal["min", "max"]
+        self, rung_epochs: Sequence[int], reduction_factor: int, mode: Literal["min", "max"]
     ) -> None:
-        self.rungs: dict[int, dict[str, float]] = {
-            epoch: {} for epoch in rung_epochs(grace_epochs, reduction_factor, epochs)
-        }
+        self.rungs: dict[int, dict[str, float]] = {epoch: {} for epoch in rung_epochs}
         self.reduction_factor = reduction_factor
         self.sign = 1 if mode == "max" else -1
 
@@ -87,23 +86,13 @@ class Median:
         return max(scores.values()) >= float(np.median(averages))
 
 
-def rung_epochs(grace_epochs: int, reduction_factor: int, epochs: int) -> list[int]:
-    """The epochs at which ASHA compares trials; the last epoch is none, since all end there."""
-    rungs = []
-    rung = grace_epochs
-    while rung < epochs:
-        rungs.append(rung)
-        rung *= reduction_factor
-    return rungs
-
-
 def new_scheduler(
     config: SchedulerConfig, epochs: int, mode: Literal["min", "max"]
 ) -> TrialScheduler:
     """The rule that `study.scheduler` names."""
     match config.name:
         case "asha":
-            return Asha(config.grace_epochs, config.reduction_factor, epochs, mode)
+            return Asha(config.rung_epochs(epochs), config.reduction_factor, mode)
         case "median":
             return Median(config.grace_epochs, mode)
         case "none":

@@ -47,7 +47,6 @@ class Search:
         self.session = session
         self.listener = listener
         self.failed = 0
-        self._closed = False
         self._stopping = False
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
@@ -77,7 +76,7 @@ class Search:
 
     def next_trial(self) -> str | None:
         """Hands out a trial and returns its key; None when there is none left."""
-        if self.has_given_up or self._closed:
+        if self.has_given_up or self._stopping:
             return None
         if self._unfinished:
             trial = self._unfinished.popleft()
@@ -96,13 +95,9 @@ class Search:
             return self._hand_out(key, self.sampler.ask(key), 0)
         return None
 
-    def close(self) -> None:
-        """Hands out no more trials in this session."""
-        self._closed = True
-
     def stop(self) -> None:
-        """Ends the session: every running trial is interrupted after its current epoch."""
-        self._closed = self._stopping = True
+        """Ends the session: no new trials, and the running ones end after their current epoch."""
+        self._stopping = True
 
     def on_epoch(
         self, key: str, epoch: int, metrics: dict[str, float], duration_s: float, replayed: bool

@@ -8,23 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samtune.tuning.scheduler import Asha, Median, rung_epochs
+from samtune.config import SchedulerConfig
+from samtune.tuning.scheduler import Asha, Median
 
 
 def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> None:
-    assert rung_epochs(1, 3, 27) == [1, 3, 9]
-    assert rung_epochs(2, 3, 20) == [2, 6, 18]
-    assert rung_epochs(5, 2, 20) == [5, 10]
-    assert rung_epochs(4, 2, 4) == []
+    def rungs(grace_epochs: int, reduction_factor: int, epochs: int) -> list[int]:
+        config = SchedulerConfig(grace_epochs=grace_epochs, reduction_factor=reduction_factor)
+        return config.rung_epochs(epochs)
+
+    assert rungs(1, 3, 27) == [1, 3, 9]
+    assert rungs(2, 3, 20) == [2, 6, 18]
+    assert rungs(5, 2, 20) == [5, 10]
+    assert rungs(4, 2, 4) == []
+    assert SchedulerConfig(name="median").rung_epochs(20) == []
 
 
 def test_asha_by_hand() -> None:
-    asha = Asha(1, 2, 4, "max")
+    asha = Asha([1, 2], 2, "max")
     assert asha.goes_on("a", 1, 0.5)  # the first to arrive always goes on
     assert not asha.goes_on("b", 1, 0.4)  # below the median of {0.5}
     assert asha.goes_on("c", 1, 0.45)  # the median of {0.5, 0.4}
     assert asha.goes_on("a", 3, 0.0)  # between rungs nobody is compared
-    assert Asha(1, 2, 4, "min").goes_on("a", 1, 9.0)
+    assert Asha([1, 2], 2, "min").goes_on("a", 1, 9.0)
 
 
 class _Trial:
@@ -37,7 +43,7 @@ def test_asha_decides_as_rays_scheduler_on_finite_values(mode: Any, seed: int) -
     from ray.tune.schedulers import ASHAScheduler
 
     random = np.random.default_rng(seed)
-    ours = Asha(2, 3, 20, mode)
+    ours = Asha([2, 6, 18], 3, mode)
     rays: Any = ASHAScheduler(
         time_attr="epoch", metric="m", mode=mode, max_t=20, grace_period=2, reduction_factor=3
     )
@@ -63,14 +69,14 @@ def test_asha_decides_as_rays_scheduler_on_finite_values(mode: Any, seed: int) -
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_leaves_no_trace(poison: float) -> None:
-    asha = Asha(1, 2, 4, "max")
+    asha = Asha([1, 2], 2, "max")
     assert asha.goes_on("bad", 1, poison)
     assert asha.rungs[1] == {}
     asha.goes_on("a", 1, 0.5)
     assert not asha.goes_on("b", 1, 0.1)
 
 
-@pytest.mark.parametrize("make", [lambda: Asha(1, 2, 8, "max"), lambda: Median(1, "max")])
+@pytest.mark.parametrize("make", [lambda: Asha([1, 2, 4], 2, "max"), lambda: Median(1, "max")])
 def test_telling_the_journal_again_rebuilds_the_rule(make: Any) -> None:
     random = np.random.default_rng(3)
     told = [(f"t{i}", e, float(random.random())) for e in (1, 2, 4) for i in range(8)]
