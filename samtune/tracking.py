@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 POLL_S = 1.0
+REST = 10  # times as long as a round took
 DRAIN_S = 30.0
 LAST_TRIES = 3
 METRICS_PER_BATCH = 1000  # the server's own limit
@@ -374,8 +375,11 @@ def _follow(root: Path) -> None:
             ended = not driver_at_work and not folder.is_running
             try:
                 shipper = shipper or Shipper(folder, uri)
+                started = time.monotonic()
                 shipper.ship()
-                wait_s, refusals = POLL_S, 0
+                # Thousands of journals take seconds to read: leave the core to the trials.
+                round_s = time.monotonic() - started
+                wait_s, refusals = min(max(POLL_S, REST * round_s), 30.0), 0
                 if ended:
                     shipper.register_champion()
                     return
