@@ -258,6 +258,16 @@ def test_a_shared_copy_leaves_its_images_where_they_are(
     assert_without_a_copy(shared, memory)
 
 
+def test_images_in_another_order_in_memory_are_shared_all_the_same() -> None:
+    planes = pictures(20).permute(0, 3, 1, 2).contiguous()  # channels first, as CIFAR's files are
+    images = Images(planes.permute(0, 2, 3, 1), torch.arange(20))
+    data = replace(splits(), train=images, val=images)
+    shared, size, memory = passed_on(data.to_share())
+    assert size < 2000
+    assert_same_batches(data, shared)
+    assert_without_a_copy(shared, memory)
+
+
 def test_a_read_only_shared_copy_is_used_without_a_warning(recwarn) -> None:
     torch.set_warn_always(True)  # else torch warns once a process
     buffers: list[pickle.PickleBuffer] = []
