@@ -168,6 +168,18 @@ def test_an_image_of_any_mode_reads_as_colour(tmp_path: Path, mode: str) -> None
     assert images.unique().tolist() == [255]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [("uint16", ".png"), ("int32", ".tif"), ("f4", ".tif")]
+)
+def test_an_image_of_more_than_8_bits_is_refused_and_not_cut_off_at_255(
+    tmp_path: Path, dtype: str, suffix: str
+) -> None:
+    deep = Image.fromarray(np.full(SIZE, 40_000, dtype=dtype))
+    deep.save(tmp_path / f"0{suffix}")
+    with pytest.raises(SamtuneError, match=f"0{suffix} has more than 8 bits .*: convert it to 8"):
+        files(tmp_path, 1, suffix=suffix).read([0])
+
+
 def test_files_are_chosen_with_their_targets(tmp_path: Path) -> None:
     chosen = files(tmp_path, 5)[[3, 1]]
     assert [path.name for path in chosen.paths] == ["3.png", "1.png"]
@@ -229,9 +241,7 @@ def test_a_pixel_that_is_no_class_is_refused(
 
 def test_a_mask_without_foreground_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
     values = np.zeros(SIZE, dtype=np.uint8)
-    with pytest.raises(
-        SamtuneError, match="0_mask.png has no foreground pixel: .* allow_empty_masks"
-    ):
+    with pytest.raises(SamtuneError, match="0_mask.png has no foreground pixel.*allow_empty_masks"):
         read_mask(tmp_path, values, MaskReading(1))
     assert not read_mask(tmp_path, values, MaskReading(1, allow_empty=True)).any()
 
