@@ -186,7 +186,9 @@ def write_segmentation_folder(root: Path, count: int, size: tuple[int, int] = (8
     (root / "masks").mkdir()
     for i in range(count):
         Image.fromarray(pixels(*size, 3, seed=i)).save(root / "images" / f"{i}.png")
-        Image.fromarray(255 * (pixels(*size, seed=i) > 99)).save(root / "masks" / f"{i}.png")
+        Image.fromarray(np.where(pixels(*size, seed=i) > 99, 255, 0).astype(np.uint8)).save(
+            root / "masks" / f"{i}.png"
+        )
     return root
 
 
