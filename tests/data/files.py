@@ -211,7 +211,9 @@ def _mnist_settings(name: str) -> Callable[[Path, pytest.MonkeyPatch], dict[str,
 
 def _svhn_settings(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for split, count in (("train", 50), ("test", 20)):
-        write_svhn(root, split, pixels(count, 32, 32, 3), classes(count, 10), monkeypatch)
+        write_svhn(
+            root, split, pixels(count, 32, 32, 3, seed=count), classes(count, 10), monkeypatch
+        )
     return {"root": root, "download": False}
 
 
