@@ -267,6 +267,12 @@ def test_images_without_a_mask_are_counted_and_the_first_is_named(tmp_path: Path
         segmented(tmp_path)
 
 
+def test_endings_may_be_written_in_capitals(tmp_path: Path) -> None:
+    write_segmentation_folder(tmp_path, 3)
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "1.PNG")
+    assert [path.name for path in image_paths(tmp_path / "images")] == ["0.png", "1.PNG", "2.png"]
+
+
 def test_a_mask_without_an_image_does_no_harm(tmp_path: Path) -> None:
     write_segmentation_folder(tmp_path, 3)
     (tmp_path / "images" / "1.png").unlink()
