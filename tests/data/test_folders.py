@@ -246,6 +246,15 @@ def test_class_folders_without_images_are_refused(tmp_path: Path) -> None:
         classified(tmp_path)
 
 
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        write_image_folder(tmp_path / name, {"ant": 4, "bee": 4, "cat": 0})
+    with pytest.raises(SamtuneError, match="class folder .*train/cat has no images: add some, or"):
+        classified(tmp_path)
+    write_image_folder(tmp_path / "train" / "cat", {"more": 1})
+    assert classified(tmp_path).val.targets.tolist() == 4 * [0] + 4 * [1]  # no cat to validate
+
+
 @pytest.mark.parametrize("missing", ["images", "masks"])
 def test_a_folder_without_images_or_masks_is_named(tmp_path: Path, missing: str) -> None:
     write_segmentation_folder(tmp_path, 4)
