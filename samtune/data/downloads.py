@@ -65,7 +65,9 @@ def open_files(
         RuntimeError,
         EOFError,
         ValueError,
-        AssertionError,  # torchvision's word for a shortened idx file
+        AssertionError,  # torchvision's words for an idx file that is shortened,
+        KeyError,  # of no type
+        TypeError,  # or of another than bytes
         pickle.UnpicklingError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -71,6 +71,12 @@ def image_folder(
         )
         if not found:
             raise SamtuneError(f"folder {folders[name]} has no images in its class folders")
+        empty = set(range(len(classes))) - {label for _, label in found}
+        if name == "train" and empty:  # .ipynb_checkpoints, say, is no class
+            raise SamtuneError(
+                f"class folder {folders[name] / classes[min(empty)]} has no images: add some, or "
+                "remove it"
+            )
         return ImageFiles(
             [Path(path) for path, _ in found],
             image_size,

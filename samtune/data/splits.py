@@ -62,8 +62,10 @@ class Images:
         return Images(self.images[index], self.targets[index], self.border)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As arrays, which pickle can leave where they are for processes that share memory.
-        return _from_arrays, (self.images.numpy(), self.targets.numpy(), self.border)
+        # As arrays, which pickle can leave where they are for processes that share memory; in
+        # order, or every process would make a copy that is.
+        images, targets = self.images.contiguous(), self.targets.contiguous()
+        return _from_arrays, (images.numpy(), targets.numpy(), self.border)
 
 
 def _from_arrays(images: Any, targets: Any, border: int) -> Images:

@@ -106,8 +106,13 @@ class ImageFiles:
 
     def _image(self, i: int) -> Tensor:
         mode = "L" if self.channels == 1 else "RGB"
-        image = open_image(self.paths[i]).convert(mode)
-        pixels = np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))
+        image = open_image(self.paths[i])
+        if image.mode.startswith(("I", "F")):  # Pillow would cut off what is above 255
+            raise SamtuneError(
+                f"image {self.paths[i]} has more than 8 bits a pixel (Pillow's mode {image.mode}): "
+                "convert it to 8 bits"
+            )
+        pixels = np.asarray(image.convert(mode).resize(self.size[::-1], Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels.reshape(*self.size, self.channels).copy())
 
     def _mask(self, i: int) -> Tensor:
