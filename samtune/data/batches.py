@@ -47,7 +47,7 @@ class Augmentation:
         crop_padding: pad each side by this many pixels, then crop back at a random place.
         flip: mirror left to right with probability 1/2.
         cutout: side of a square set to the mean colour with probability 1/2 (DeVries and Taylor
-            2017, arXiv:1708.04552); its corner may lie outside, so that the border is cut as often.
+            2017, arXiv:1708.04552); its corner may lie outside, so that the border is cut too.
             Masks stay as they are.
         padding: what the padding shows: black, or the image mirrored at its border.
     """
