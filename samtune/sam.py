@@ -274,7 +274,8 @@ class SAM(Optimizer):
             if group["adaptive"] and group["eta"]:
                 torch._foreach_mul_(directions, self._room_for(params))  # it holds T until now
             relative = group["adaptive"] and not group["eta"]
-            self._move(params, directions, scale, relative=relative)
+            self._compute_neighbors(params, directions, scale, relative=relative)
+        self._leave([p for group, params, _ in climbs if group["rho"] for p in params])
 
     @torch.no_grad()
     def _climb_along_momentum(self) -> None:
@@ -289,12 +290,12 @@ class SAM(Optimizer):
         inverse = self._inverse_norm(momenta) if momenta else None
         if inverse is None:
             return
+        climbs = [climb for climb in climbs if climb[0]["rho"] and climb[1]]
         for group, params, found in climbs:
-            if group["rho"] == 0 or not params:
-                continue
-            self._move(params, found, -group["rho"] * inverse)
+            self._compute_neighbors(params, found, -group["rho"] * inverse)
+        self._leave([p for _, params, _ in climbs for p in params])
 
-    def _move(
+    def _compute_neighbors(
         self,
         params: list[Tensor],
         directions: list[Tensor],
@@ -302,7 +303,7 @@ class SAM(Optimizer):
         *,
         relative: bool = False,
     ) -> None:
-        """Lets the parameters show w + scale * d, or w + scale * w * d if `relative`."""
+        """w + scale * d, or w + scale * w * d if `relative`."""
         neighbors = self._room_for(params)
         if isinstance(scale, float) and any(p.is_cpu for p in params):
             # One pass over the memory, which is what a CPU waits for.
@@ -318,9 +319,12 @@ class SAM(Optimizer):
             if relative:
                 torch._foreach_mul_(neighbors, params)
             torch._foreach_add_(neighbors, params)
-        for p, neighbor in zip(params, neighbors, strict=True):
+
+    def _leave(self, params: list[Tensor]) -> None:
+        # Last of all: what fails before has moved nothing.
+        for p in params:
             self._away.append((p, p.data))
-            p.data = neighbor
+            p.data = self._neighbors[p]
 
     def _must_be_home(self) -> None:
         if self._away:

@@ -200,6 +200,24 @@ def test_weights_come_home_bit_for_bit_to_their_own_memory(climb: dict[str, floa
     assert [p.data_ptr() for p in model.parameters()] == memory
 
 
+def test_a_climb_that_fails_in_its_second_group_has_moved_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = small_net()
+    groups = [{"params": [p]} for p in model.parameters()]
+    optimizer = SAM(groups, SGD, lr=0.1, rho=0.3)
+    backward(model)
+    before = weights(model)
+    allocate = iter([torch.empty_like] * (len(groups) - 1))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: next(allocate)(*a, **k))  # then fails
+    with pytest.raises(StopIteration):
+        optimizer.first_step()
+    assert_same(before, weights(model))
+    monkeypatch.undo()
+    optimizer.first_step()  # nothing is left to come home
+    optimizer.second_step()
+
+
 def test_after_an_exception_weights_gradients_and_batch_norm_are_as_before_the_step() -> None:
     model = small_net()
     optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)
