@@ -1,6 +1,6 @@
 """Does the processor really have the AMX tiles it speaks of?
 
-Some virtual machines announce AMX and report tiles of size zero. oneDNN looks at the announcement
+Some virtual machines announce AMX without describing its tiles. oneDNN looks at the announcement
 alone, so the first bfloat16 layer ends the process with an illegal instruction.
 """
 
@@ -15,6 +15,7 @@ from functools import cache
 import torch
 
 LIMIT = "ONEDNN_MAX_CPU_ISA"
+OLD_LIMIT = "DNNL_MAX_CPU_ISA"
 WITHOUT_AMX = "AVX512_CORE_FP16"
 TILE_INFORMATION = 0x1D  # the leaf of CPUID whose eax is the highest tile palette
 # push rbx; mov eax, edi; mov ecx, esi; cpuid; pop rbx; ret
@@ -24,7 +25,7 @@ CPUID = bytes.fromhex("53 89f8 89f1 0fa2 5b c3")
 @cache
 def has_amx() -> bool:
     """Whether AMX is announced, can be used, and is not ruled out by `ONEDNN_MAX_CPU_ISA`."""
-    limit = os.environ.get(LIMIT, "AMX").upper()
+    limit = (os.environ.get(LIMIT) or os.environ.get(OLD_LIMIT) or "ALL").upper()
     allowed = "AMX" in limit or limit in ("ALL", "DEFAULT")
     return allowed and _is_announced() and _has_tiles()
 
@@ -35,7 +36,7 @@ def avoid_missing_amx() -> None:
     It must be called before the first layer runs: oneDNN asks once in a process. A limit that the
     user set stays.
     """
-    if _is_announced() and not _has_tiles():
+    if OLD_LIMIT not in os.environ and _is_announced() and not _has_tiles():
         os.environ.setdefault(LIMIT, WITHOUT_AMX)
 
 
@@ -53,5 +54,7 @@ def _has_tiles() -> bool:
     page.write(CPUID)
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     cpuid = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32)(address)
+    # Beyond the highest leaf, which leaf 0 tells, a processor may answer anything.
+    highest_leaf: int = cpuid(0, 0)
     highest_palette: int = cpuid(TILE_INFORMATION, 0)
-    return highest_palette > 0
+    return highest_leaf >= TILE_INFORMATION and highest_palette > 0

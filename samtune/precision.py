@@ -15,7 +15,7 @@ from torch import Tensor
 
 from samtune.amx import avoid_missing_amx, has_amx
 
-avoid_missing_amx()  # here, since no layer can have run before this is imported
+avoid_missing_amx()  # here, since samtune runs no layer before it has imported this
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ USUAL_RHO = {
     "msam": (0.2, 10.0),
 }
 TIMED_BELOW_FLOPS = 2e11  # a step of more than about a second on a CPU core is not worth timing
+SELF_CHECKED_BELOW_FLOPS = 1e12  # some ten seconds on a CPU core
 SELF_CHECK_IMAGES = 2, 8  # at least, so that batch norm has two values a channel, and at most
 
 
@@ -66,7 +68,7 @@ class Preview:
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
         epochs: what all trials together will train, about.
         disk_bytes: states and weights at the end, at most.
-        findings: whether SAM keeps its promises on the smallest model, where that was tried.
+        self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
     """
 
     config: StudyConfig
@@ -76,7 +78,7 @@ class Preview:
     epochs: int
     disk_bytes: int
     disk_free_bytes: int
-    findings: list[Finding]
+    self_checks: dict[str, list[Finding] | str]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,7 +94,7 @@ def preview(
 
     Args:
         timed: also measure a training step of the smallest and the largest model.
-        self_check: also try on the smallest model that SAM does what it promises.
+        self_check: also try, on the smallest of each model, that SAM does what it promises.
 
     Raises:
         StudyFileError: the search space allows what cannot be built.
@@ -109,8 +111,8 @@ def preview(
     # Weights and momentum in each of two states, and the best weights once more.
     disk = trials * 5 * 4 * corners[-1].parameters
     epochs = _expected_epochs(config, rungs)
-    findings = _self_check(ends[0], config, data) if self_check else []
-    return Preview(config, data, ends, rungs, epochs, disk, free, findings)
+    checks = _self_checks(corners, config, data) if self_check else {}
+    return Preview(config, data, ends, rungs, epochs, disk, free, checks)
 
 
 def warnings_of(config: StudyConfig) -> list[str]:
@@ -244,14 +246,29 @@ def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
     return Corner(corner.values, corner.parameters, corner.macs, step_s)
 
 
-def _self_check(corner: Corner, config: StudyConfig, data: DataSplits) -> list[Finding]:
-    trial = config.trial_with(corner.values)
+def _self_checks(
+    corners: Sequence[Corner], config: StudyConfig, data: DataSplits
+) -> dict[str, list[Finding] | str]:
+    """What was found on each model; `corners` has the smallest of each first."""
+    found: dict[str, list[Finding] | str] = {}
+    for corner in corners:
+        trial = config.trial_with(corner.values)
+        if trial.model.name not in found:
+            found[trial.model.name] = _self_check(corner.macs, trial, data)
+    return found
+
+
+def _self_check(macs: int, trial: TrialConfig, data: DataSplits) -> list[Finding] | str:
     fewest, most = SELF_CHECK_IMAGES
-    affordable = int(TIMED_BELOW_FLOPS / (6 * PASSES * max(1, corner.macs)))
-    batches = data.train_batches(max(fewest, min(affordable, most)), torch.device("cpu"))
+    affordable = int(SELF_CHECKED_BELOW_FLOPS / (6 * PASSES * max(1, macs)))
+    if affordable < fewest:
+        return "it is too large for a quick try on a CPU"
+    batches = data.train_batches(min(affordable, most), torch.device("cpu"))
     inputs, targets = next(iter(batches.shuffled(0)))
-    torch.manual_seed(trial.training.seed)
-    return check_sam(new_model(trial, data), trial_task(trial, data), inputs, targets)
+    try:
+        return check_sam(lambda: new_model(trial, data), trial_task(trial, data), inputs, targets)
+    except Exception as error:  # noqa: BLE001 - foreign code; it may train where this fails
+        return f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:

@@ -16,7 +16,9 @@ differ in the climb alone:
 
 Only weights that have a gradient climb, and only they count in the norm. The neighbor has memory of
 its own, and a parameter shows the one or the other: the weights themselves are never written to
-between two steps, so they cannot come home changed, and coming home costs nothing.
+between two steps, so they cannot come home changed, and coming home costs nothing. Whatever reads
+their memory past the parameter, such as a view made once or a CUDA graph captured by hand, stays
+at home; `samtune.selfcheck` finds models that do.
 
 This file knows torch and nothing else of samtune, so that it can be taken home alone.
 """
@@ -35,7 +37,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-SMALLEST_NORM = 1e-30  # a gradient of zeros then climbs by zero, for any rho a float32 can hold
+# The smallest norm whose square a float32 can hold: what is below climbs by less than rho.
+SMALLEST_NORM = 1e-18
 
 
 class SAM(Optimizer):
@@ -123,9 +126,10 @@ class SAM(Optimizer):
         Raises:
             RuntimeError: no parameter has a gradient.
         """
-        self._climb_along_gradients()
-        self.zero_grad()
+        self._must_be_home()
         with self._coming_home():
+            self._climb_along_gradients()
+            self.zero_grad()
             yield
 
     @contextmanager
@@ -138,8 +142,9 @@ class SAM(Optimizer):
         Raises:
             ValueError: the base optimizer keeps no momentum.
         """
-        self._climb_along_momentum()
+        self._must_be_home()
         with self._coming_home():
+            self._climb_along_momentum()
             yield
 
     @torch.no_grad()
@@ -169,6 +174,7 @@ class SAM(Optimizer):
 
         The gradients' memory may be used for the climb: their values are lost.
         """
+        self._must_be_home()
         self._climb_along_gradients()
         if zero_grad:
             self.zero_grad()
@@ -229,7 +235,8 @@ class SAM(Optimizer):
         self._share_with_base()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_neighbors": {}, "_away": []}
+        self._must_be_home()
+        return {**self.__dict__, "_neighbors": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -247,7 +254,6 @@ class SAM(Optimizer):
     @torch.no_grad()
     def _climb_along_gradients(self) -> None:
         """From w to w + rho * T^2 d / ||T d||; the gradients' memory holds what comes between."""
-        self._must_be_home()
         climbs = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
@@ -279,7 +285,6 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def _climb_along_momentum(self) -> None:
-        self._must_be_home()
         climbs = []
         for group in self.param_groups:
             if not (group.get("momentum") or "betas" in group):
@@ -325,6 +330,8 @@ class SAM(Optimizer):
         for p in params:
             self._away.append((p, p.data))
             p.data = self._neighbors[p]
+        # So that autograd refuses a graph that was recorded at other weights.
+        torch.autograd.graph.increment_version(params)
 
     def _must_be_home(self) -> None:
         if self._away:
@@ -387,7 +394,8 @@ class SAM(Optimizer):
 
     def _room_for(self, params: list[Tensor]) -> list[Tensor]:
         for p in params:
-            if p not in self._neighbors:
+            room = self._neighbors.get(p)
+            if room is None or _layout(room) != _layout(p):
                 self._neighbors[p] = torch.empty_like(p, memory_format=torch.preserve_format)
         return [self._neighbors[p] for p in params]
 
@@ -404,9 +412,10 @@ class SAM(Optimizer):
 
     def _come_home(self) -> None:
         # By our own list: a weight without a gradient in the second pass must come home too.
-        while self._away:
-            p, weights = self._away.pop()
+        for p, weights in self._away:
             p.data = weights
+        torch.autograd.graph.increment_version([p for p, _ in self._away])
+        self._away = []
 
 
 @contextmanager
@@ -457,7 +466,8 @@ def _check(group: dict[str, Any]) -> None:
 
 def _global_norm(tensors: list[Tensor]) -> Tensor:
     """The 2-norm of all tensors together, in float32 at least: 100 halves of 6e4 overflow."""
-    dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    has_double = any(t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if has_double else torch.float32
     if all(t.is_cpu and t.dtype == dtype for t in tensors):
         # BLAS reads twice as fast here as torch's own norm does.
         flat = [_flat(t) for t in tensors]
@@ -466,6 +476,10 @@ def _global_norm(tensors: list[Tensor]) -> Tensor:
         norms = list(torch._foreach_norm(tensors, 2, dtype=dtype))
     norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
     return norm
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Does SAM do on this very model what it promises? Four claims, each tried on one small batch.
+"""Does SAM do on this very model what it promises? Five claims, each tried on one small batch.
 
 Models can surprise: a layer that keeps statistics of its own, a weight that is used now and then, a
 module that copies its weights. Seconds here are cheaper than a study of the wrong thing.
@@ -6,7 +6,7 @@ module that copies its weights. Seconds here are cheaper than a study of the wro
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.tasks import Task, build_task
 
 RHO = 0.05
-PASSES = 9  # forward and backward, in all claims together
+PASSES = 11  # forward and backward, in all claims together
 SEED = 0
 
 
@@ -51,39 +51,54 @@ def check_model(
         UnknownNameError: no such model.
         ValueError: the model cannot be built from these values.
     """
+
+    def build() -> nn.Module:
+        return build_model(
+            name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **params
+        )
+
     torch.manual_seed(SEED)
-    model = build_model(
-        name, num_classes=num_classes, in_channels=in_channels, image_size=image_size, **params
-    )
     task_name = MODELS[name].task or "classification"
     inputs = torch.randn(8, in_channels, *image_size)
     places = image_size if task_name == "segmentation" else ()
     targets = torch.randint(0, num_classes, (8, *places))
-    return check_sam(model, build_task(task_name), inputs, targets)
+    return check_sam(build, build_task(task_name), inputs, targets)
 
 
-def check_sam(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> list[Finding]:
-    """Tries SAM on one batch; the model is left as it was."""
-    checks = (_distance, _coming_home, _statistics, _base_optimizer)
-    return [check(_Trial(model, task, inputs, targets)) for check in checks]
+def check_sam(
+    build: Callable[[], nn.Module], task: Task, inputs: Tensor, targets: Tensor
+) -> list[Finding]:
+    """Tries SAM on one batch.
+
+    Args:
+        build: makes the model anew for each claim; copies would not be like it in all.
+    """
+    checks = (_distance, _at_the_neighbor, _coming_home, _statistics, _base_optimizer)
+    return [check(lambda: _Trial(build, task, inputs, targets)) for check in checks]
 
 
 class _Trial:
-    """A copy of the model in training mode, with what a pass over the batch takes."""
+    """A fresh model in training mode, always with the same weights, and a batch for it."""
 
-    def __init__(self, model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> None:
-        self.model = copy.deepcopy(model).train()
+    def __init__(
+        self, build: Callable[[], nn.Module], task: Task, inputs: Tensor, targets: Tensor
+    ) -> None:
+        torch.manual_seed(SEED)
+        self.model = build().train()
         self._task, self._inputs, self._targets = task, inputs, targets
 
     def backward(self) -> None:
         """One pass, always with the same dropout."""
-        torch.manual_seed(SEED)
-        loss = self._task.loss(self.model(self._inputs), self._inputs, self._targets)
-        torch.autograd.backward(loss)
+        torch.autograd.backward(self.loss())
 
-    def optimizer(self, build: Callable[..., Any], **settings: Any) -> Any:
-        """An optimizer over the copy's weights."""
-        return build(self.model.parameters(), lr=0.1, momentum=0.9, **settings)
+    def loss(self) -> Tensor:
+        """Half a pass."""
+        torch.manual_seed(SEED)
+        return self._task.loss(self.model(self._inputs), self._inputs, self._targets)
+
+    def optimizer(self, kind: Callable[..., Any], **settings: Any) -> Any:
+        """An optimizer over the model's weights."""
+        return kind(self.model.parameters(), lr=0.1, momentum=0.9, **settings)
 
     def sam(self, rho: float) -> SAM:
         """SAM over SGD."""
@@ -99,18 +114,38 @@ class _Trial:
         return [b.detach().clone() for b in self.model.buffers()]
 
 
-def _distance(trial: _Trial) -> Finding:
+NewTrial = Callable[[], _Trial]
+
+
+def _distance(new_trial: NewTrial) -> Finding:
+    trial = new_trial()
     before = trial.weights()
     trial.backward()
     with trial.sam(RHO).at_worst_neighbor():
-        moved = torch._foreach_sub(trial.weights(), before)
-    # In float64: what is to be found is a rounding error.
-    norm = float(torch.cat([m.flatten().double() for m in moved]).norm())
+        # In float64: what is to be found is a rounding error.
+        squares = [
+            float((p.detach().double() - w).square().sum())
+            for p, w in zip(trial.model.parameters(), before, strict=True)
+        ]
+    norm = math.sqrt(sum(squares))
     holds = abs(norm - RHO) <= 1e-3 * RHO
     return Finding("the neighbor is rho away", holds, f"{norm:.6f} for rho = {RHO}")
 
 
-def _coming_home(trial: _Trial) -> Finding:
+def _at_the_neighbor(new_trial: NewTrial) -> Finding:
+    """A layer that keeps its own view of the weights would compute the second pass at home."""
+    trial, other = new_trial(), new_trial()
+    trial.backward()
+    other.backward()  # so that what else a pass changes is the same
+    with trial.sam(RHO).at_worst_neighbor(), torch.no_grad():
+        for theirs, ours in zip(other.model.parameters(), trial.model.parameters(), strict=True):
+            theirs.copy_(ours)
+        found = _same([trial.loss()], [other.loss()])
+    return Finding("the second pass computes at the neighbor", *found)
+
+
+def _coming_home(new_trial: NewTrial) -> Finding:
+    trial = new_trial()
     before = trial.weights()
     trial.backward()
     with trial.sam(RHO).at_worst_neighbor(), frozen_batchnorm_stats(trial.model):
@@ -118,7 +153,8 @@ def _coming_home(trial: _Trial) -> Finding:
     return Finding("the weights come home bit for bit", *_same(before, trial.weights()))
 
 
-def _statistics(trial: _Trial) -> Finding:
+def _statistics(new_trial: NewTrial) -> Finding:
+    trial = new_trial()
     trial.backward()
     before = trial.buffers()
     with trial.sam(RHO).at_worst_neighbor(), frozen_batchnorm_stats(trial.model):
@@ -126,8 +162,8 @@ def _statistics(trial: _Trial) -> Finding:
     return Finding("the second pass moves no statistics", *_same(before, trial.buffers()))
 
 
-def _base_optimizer(trial: _Trial) -> Finding:
-    other = copy.deepcopy(trial)
+def _base_optimizer(new_trial: NewTrial) -> Finding:
+    trial, other = new_trial(), new_trial()
     sam, base = trial.sam(0.0), other.optimizer(torch.optim.SGD)
     for _ in range(2):
         trial.backward()
@@ -141,5 +177,6 @@ def _base_optimizer(trial: _Trial) -> Finding:
 
 
 def _same(one: list[Tensor], other: list[Tensor]) -> tuple[bool, str]:
-    differing = sum(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    pairs = zip(one, other, strict=True)
+    differing = sum(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
     return not differing, f"{differing} of {len(one)} tensors differ"

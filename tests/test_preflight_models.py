@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from samtune.errors import SamtuneError
 from samtune.preflight import preview
+from samtune.registry import register_model
 from samtune.study_file import read_study
 
 FILE = """
@@ -74,3 +76,55 @@ def test_batch_norm_over_a_single_value_is_found(tmp_path):
 def test_label_smoothing_of_capsules_is_found(tmp_path):
     with pytest.raises(SamtuneError, match="label_smoothing must be 0 for capsules"):
         check(tmp_path, model=SMALL_CAPSNET, smoothing=0.1)
+
+
+@register_model("cpu_refuser")
+class CpuRefuser(torch.nn.Linear):
+    """Stands for kernels that there are for GPUs alone; torch's meta device takes it."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(64, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.device.type == "cpu":
+            raise NotImplementedError("no kernel for CPUs")
+        return super().forward(images.flatten(1))
+
+
+def _self_checks(tmp_path, model, dataset="{name: digits}"):
+    path = tmp_path / "study.yaml"
+    text = FILE.format(
+        model=model, dataset=dataset, metric="val_accuracy", batch_size=8, smoothing=0.0
+    )
+    path.write_text(text)
+    return preview(read_study(path), tmp_path, self_check=True).self_checks
+
+
+def test_a_model_that_cannot_be_tried_here_stops_nothing(tmp_path):
+    found = _self_checks(tmp_path, "{name: cpu_refuser}")
+    assert found == {"cpu_refuser": "it raised NotImplementedError: no kernel for CPUs"}
+
+
+def test_a_model_too_large_for_a_quick_try_is_left_out(tmp_path):
+    model = "{name: wide_resnet, depth: 28, width_factor: 10}"
+    dataset = "{name: random, images: 8, image_size: [64, 64]}"
+    assert _self_checks(tmp_path, model, dataset) == {
+        "wide_resnet": "it is too large for a quick try on a CPU"
+    }
+
+
+def test_the_smallest_of_each_searched_model_is_tried(tmp_path):
+    path = tmp_path / "study.yaml"
+    text = FILE.format(
+        model="{name: resnet}",
+        dataset="{name: digits}",
+        metric="val_accuracy",
+        batch_size=8,
+        smoothing=0.0,
+    )
+    path.write_text(
+        text + "search_space:\n  model.name: {choice: [resnet, torchvision/squeezenet1_1]}\n"
+    )
+    found = preview(read_study(path), tmp_path, self_check=True).self_checks
+    assert set(found) == {"resnet", "torchvision/squeezenet1_1"}
+    assert all(f.holds for findings in found.values() for f in findings)

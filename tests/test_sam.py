@@ -218,6 +218,58 @@ def test_a_climb_that_fails_in_its_second_group_has_moved_nothing(
     optimizer.second_step()
 
 
+@pytest.mark.parametrize("climb", CLIMBS)
+@pytest.mark.parametrize("size", [0.0, 1e-40, 1e-23, 1e-20])
+def test_a_vanishing_gradient_never_climbs_further_than_rho(
+    climb: dict[str, float], size: float
+) -> None:
+    layer = nn.Linear(30, 20)
+    optimizer = SAM(layer.parameters(), SGD, lr=0.1, rho=0.3, **climb)
+    before = [p.detach().clone() for p in layer.parameters()]
+    for p in layer.parameters():
+        p.grad = torch.full_like(p, size)
+    with optimizer.at_worst_neighbor():
+        moved = [(p - b).flatten() for p, b in zip(layer.parameters(), before, strict=True)]
+    assert torch.cat(moved).norm() <= 0.3
+
+
+def test_a_graph_of_other_weights_is_refused_by_autograd() -> None:
+    model, images = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), torch.randn(2, 4)
+    optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)
+    model(images).sum().backward()
+    at_home = model(images).sum()
+    with (
+        pytest.raises(RuntimeError, match="modified by an inplace operation"),
+        optimizer.at_worst_neighbor(),
+    ):
+        at_home.backward()
+    model(images).sum().backward()
+    with optimizer.at_worst_neighbor():
+        at_neighbor = model(images).sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        at_neighbor.backward()
+
+
+def test_a_model_that_changes_its_type_climbs_in_the_new_one() -> None:
+    model = nn.Linear(4, 1)
+    optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)
+    for dtype in (torch.float32, torch.float64):
+        model.to(dtype)
+        images = torch.randn(2, 4, dtype=dtype)
+        model(images).sum().backward()
+        with optimizer.at_worst_neighbor():
+            assert model(images).dtype == dtype
+        optimizer.zero_grad()
+
+
+def test_an_optimizer_whose_weights_are_away_cannot_be_copied() -> None:
+    model = small_net()
+    optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)
+    backward(model)
+    with optimizer.at_worst_neighbor(), pytest.raises(RuntimeError, match="at the neighbor"):
+        copy.deepcopy(optimizer)
+
+
 def test_after_an_exception_weights_gradients_and_batch_norm_are_as_before_the_step() -> None:
     model = small_net()
     optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)

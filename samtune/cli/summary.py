@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config import FloatRange, IntRange, StudyConfig
 from samtune.preflight import Preview, warnings_of
+from samtune.selfcheck import Finding
 from samtune.study import Study, Trial
 
 
@@ -44,22 +46,19 @@ def print_preview(console: Console, preview: Preview) -> None:
         f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
         f"{size(preview.disk_free_bytes)} free on disk"
     )
-    if preview.findings and all(finding.holds for finding in preview.findings):
-        console.print(
-            f"  self-check passed: all {len(preview.findings)} promises of SAM hold on "
-            f"{config.trial.model.name}"
-        )
-    for sentence in [*_broken_promises(preview), *warnings_of(config)]:
+    for model, found in preview.self_checks.items():
+        console.print(f"  self-check {_self_check_in_words(model, found)}")
+    for sentence in warnings_of(config):
         console.print(f"[yellow]  note       {sentence}[/]")
 
 
-def _broken_promises(preview: Preview) -> list[str]:
-    model = preview.config.trial.model.name
-    return [
-        f"SAM's self-check on {model} found that this does not hold: {f.claim} ({f.detail})."
-        for f in preview.findings
-        if not f.holds
-    ]
+def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
+    if isinstance(found, str):
+        return f"[yellow]not tried on {model}: {escape(found)}[/]"
+    broken = [f"{f.claim} ({f.detail})" for f in found if not f.holds]
+    if broken:
+        return f"[yellow]on {model} this does not hold: {'; '.join(broken)}[/]"
+    return f"passed: all {len(found)} promises of SAM hold on {model}"
 
 
 def print_summary(console: Console, study: Study) -> None:

@@ -53,7 +53,8 @@ class Images:
         targets = self.targets
         if targets.dim() == 3:
             targets = padded(targets, augmentation)
-        return Images(padded(self.images, augmentation), targets, augmentation.crop_padding)
+        images = padded(self.images, augmentation)
+        return replace(self, images=images, targets=targets, border=augmentation.crop_padding)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,6 +139,11 @@ class DataSplits:
         }
         if isinstance(split, ImageFiles):
             return StreamedBatches(split, **settings)
+        if split.border not in (0, augmentation.crop_padding):
+            raise ValueError(
+                f"images have a border of {split.border} pixels, but the augmentation crops from "
+                f"{augmentation.crop_padding}"
+            )
         return InMemoryBatches(
             split.images, split.targets, is_padded=bool(split.border), **settings
         )

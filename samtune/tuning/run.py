@@ -86,6 +86,9 @@ def run_study(
 ) -> Study:
     """Runs a new study to its end and returns it for reading.
 
+    A program that has started Ray itself keeps it; Tune then keeps the study's data set in its
+    object store until that Ray is shut down.
+
     Args:
         study: a study file's path, or what `read_study` made of one.
         storage: the folder that holds studies; on a cluster, one that every node sees.
@@ -165,12 +168,9 @@ class _Session:
         if signals.received:
             raise Interrupted(folder, signals.received)
         if search.has_given_up:
-            first = next(t for t in study.trials if t.state in ("failed", "out_of_memory"))
-            reason = first.outcome.reason if first.outcome else ""
             raise NoUsableTrialError(
-                f"{search.failed} trials failed, so the study was ended. The first, {first.key}: "
-                f"{reason}. See `{folder.command('logs', first.key)}`; go on with "
-                f"`{folder.command('resume')}`."
+                f"{search.failed} trials failed, so the study was ended.{_first_failure(study)} "
+                f"Go on with `{folder.command('resume')}`."
             )
         if study.best is None and not study.left:
             raise NoUsableTrialError(
@@ -244,10 +244,9 @@ def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
 
     dataset = config.trial.dataset
     try:
-        splits = load_dataset(dataset.name, **dataset.params).to_share()
-    except ValueError as error:
-        raise SamtuneError(f"dataset {dataset.name}: {error}") from error
-    return SharedData(ray.put(splits))
+        return SharedData(ray.put(load_dataset(dataset.name, **dataset.params).to_share()))
+    except (ValueError, TypeError) as error:  # TypeError: it cannot be pickled
+        raise SamtuneError(f"dataset {dataset.name}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
@@ -391,6 +390,14 @@ def _signals() -> Iterator[_Signals]:
             raise
     finally:
         signals.restore()
+
+
+def _first_failure(study: Study) -> str:
+    for trial in study.trials:
+        if trial.state in ("failed", "out_of_memory") and trial.outcome:
+            logs = study.folder.command("logs", trial.key)
+            return f" The first, {trial.key}: {trial.outcome.reason}. See `{logs}`."
+    return ""
 
 
 __all__ = ["Interrupted", "find_slots", "resume_study", "run_study"]
