@@ -132,6 +132,25 @@ class TrialConfig(Config):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+class TrialRecord(Config):
+    """All that a worker needs to know of a trial: what `trial.json` holds.
+
+    Attributes:
+        session: the one the trial was last handed out under.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    key: str
+    values: dict[str, Value | list[Value]]
+    metric: str
+    mode: Literal["min", "max"]
+    select: Literal["best", "last"]
+    hash: str
+    config: TrialConfig
+    session: int = Field(0, ge=0)
+
+
 class _Distribution(Config):
     when: dict[str, Value | list[Value]] | None = None
 
@@ -313,18 +332,18 @@ class StudyConfig(Config):
         section, _, key = path.partition(".")
         return self.trial.model_dump(mode="json")[section].get(key)
 
-    def record(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All that a worker needs to know of a trial: what `trial.json` holds."""
+    def record(self, key: str, values: Mapping[str, Any]) -> TrialRecord:
+        """What is written down of a trial when it is handed out."""
         trial = self.trial_with(values)
-        return {
-            "key": key,
-            "values": dict(values),
-            "metric": self.study.metric,
-            "mode": self.mode,
-            "select": self.study.select,
-            "hash": trial.hash,
-            "config": trial.model_dump(mode="json"),
-        }
+        return TrialRecord(
+            key=key,
+            values=dict(values),
+            metric=self.study.metric,
+            mode=self.mode,
+            select=self.study.select,
+            hash=trial.hash,
+            config=trial,
+        )
 
     def active(self, path: str, values: Mapping[str, Any]) -> tuple[str, Distribution] | None:
         """The distribution of `path` whose condition holds for these values, with its own name.

@@ -74,7 +74,7 @@ def export(
         "epoch": trained.epoch,
         "metrics": trained.metrics,
         "model": trained.recipe,
-        "config": trial.config,
+        "config": trial.config.model_dump(mode="json"),
     }
     content = packed(trained.model, about, format)
 

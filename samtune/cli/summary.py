@@ -150,7 +150,7 @@ def _print_gain(console: Console, study: Study) -> None:
         console.print(f"No SAM trial beat {setting}: {study.metric} {metric(baseline.value)}.")
         return
     gain = best.value - baseline.value
-    rho = best.config["sam"]["rho"]
+    rho = best.config.sam.rho
     console.print(
         f"[bold]Best rho {rho:.3g}[/]: {by} {study.metric} [bold]{metric(best.value)}[/] against "
         f"{metric(baseline.value)} of {setting}: {gain:+.4f}."

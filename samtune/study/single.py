@@ -24,7 +24,7 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     if (storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
         record = folder.trial(trial_key(1)).record()
-        if record and record["hash"] != config.trial.hash:
+        if record and record.hash != config.trial.hash:
             raise SamtuneError(
                 f"{storage / name} holds a run with other settings; take another --name."
             )

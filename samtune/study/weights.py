@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         epoch, metrics, device = about["epoch"], about["metrics"], about["device"]
     else:
         weights, epoch, metrics, device = _last_weights(trial)
-    config = TrialConfig.model_validate(trial.config)
+    config = trial.config
     data = load_dataset(config.dataset.name, **config.dataset.params)
     model = new_model(config, data)
     load_into(model, weights)
@@ -90,7 +91,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
 
 def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], str]:
     last = trial.last_epoch
-    state = load_state(trial.folder.root / last.state, last.sha256) if last else None
+    state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
     return state["model"], last.epoch, last.metrics, state["device"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,48 @@ def test_list_and_show_agree_and_parse(workplace: Path) -> None:
     assert "tiny-train" in _samtune("list", cwd=workplace).stdout
 
 
+BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"}']
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda c: c[:8])
+@pytest.mark.parametrize("file", ["manifest.json", "trials/t0001/trial.json", "study.yaml"])
+def test_a_damaged_study_is_a_sentence_and_hides_no_other(
+    workplace: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / name)
+    (tmp_path / "bad" / file).write_text(content)
+    bad, good = json.loads(_samtune("list", "--json", "--storage", ".", cwd=tmp_path).stdout)
+    assert (bad["name"], bad["state"], good["state"]) == ("bad", "damaged", "finished")
+    assert "damaged" in _samtune("list", "--storage", ".", cwd=tmp_path).stdout
+    for verb in (
+        *(["show", "bad"], ["show", "bad", "t0001"], ["logs", "bad", "t0001"], ["resume", "bad"]),
+        ["export", "bad", "-o", "best.pt"],
+    ):
+        ended = _samtune(*verb, "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 2
+        assert Path(file).name in ended.stderr
+
+
+@pytest.mark.parametrize("content", [*BROKEN[:-1], '{"state": "done", "epoch": 3}'])
+def test_a_damaged_outcome_is_a_sentence(workplace: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    (tmp_path / "bad/trials/t0001/outcome.json").write_text(content)
+    ended = _samtune("show", "bad", "--storage", ".", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "outcome.json is damaged" in ended.stderr
+
+
+def test_resuming_without_the_trials_is_refused(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    shutil.rmtree(tmp_path / "bad/trials")
+    for verb in ("resume", "show"):
+        ended = _samtune(verb, "bad", "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 2
+        assert "trials is gone" in ended.stderr
+    assert not (tmp_path / "bad/trials").exists()
+
+
 def test_export_says_what_was_measured(workplace: Path) -> None:
     done = _samtune("export", "tiny-train", "-o", "model.pt", cwd=workplace)
     assert done.returncode == 0, done.stderr
@@ -123,6 +166,7 @@ def test_the_registries_are_shown_and_parse(workplace: Path) -> None:
         (["resume", "tiny-train", "--trials", "20"], "--trials 20: write how many to add"),
         (["export", "tiny-train", "-o", "model"], "which format?"),
         (["export", "tiny-train", "-o", "nowhere/model.pt"], "in an existing folder"),
+        (["list", "--storage", "tiny.yaml"], "storage tiny.yaml is no folder"),
         (["models", "wide_resent"], "Did you mean 'wide_resnet'"),
         (
             ["check", "tiny.yaml", "dataset={name: cifar10, download: false}"],

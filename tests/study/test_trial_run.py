@@ -144,8 +144,9 @@ def test_a_state_of_another_configuration_is_not_taken(
     progress.close()
     record = trial.record()
     assert record is not None
-    record["config"]["training"]["seed"] = 7
-    trial.hand_out(record, 1)
+    training = record.config.training.model_copy(update={"seed": 7})
+    config = record.config.model_copy(update={"training": training})
+    trial.hand_out(record.model_copy(update={"config": config}), 1)
     after = _run(trial, digits)
     assert after[-1].outcome is not None
     assert [e.epoch for e in Journal(trial.journal).lines()] == [1, 1, 2, 3, 4, 5]
