@@ -159,8 +159,8 @@ def test_other_folders_beside_the_trials_are_no_trials(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "should be a valid dictionary"),
-        ("- 1", "should be a valid dictionary"),
+        ("", "must be a mapping, got"),
+        ("- 1", "must be a mapping, got"),
         ("name: [1", "study.yaml has 1 problem"),
         ("name: x", "trial: is required"),
         (None, "study.yaml cannot be read: No such file"),
