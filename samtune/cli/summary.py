@@ -44,6 +44,8 @@ def print_preview(console: Console, preview: Preview) -> None:
         f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
         f"{size(preview.disk_free_bytes)} free on disk"
     )
+    if preview.disk_bytes > preview.disk_free_bytes:
+        console.print("[yellow]  note       the disk is too small for all that[/]")
     for sentence in warnings_of(config):
         console.print(f"[yellow]  note       {sentence}[/]")
 

@@ -194,8 +194,7 @@ class StudyFolder:
         Raises:
             SamtuneError: the name is taken, or the storage cannot be written.
         """
-        if not re.match(NAME_PATTERN, config.name):
-            raise SamtuneError(f"{config.name!r} is no study name: {NAME_RULE}")
+        check_name(config.name)
         folder = cls(storage.absolute() / config.name)
         try:
             folder._trials.mkdir(parents=True, exist_ok=True)
@@ -232,8 +231,7 @@ class StudyFolder:
         Raises:
             SamtuneError: there is none of this name; near names are listed.
         """
-        if not re.match(NAME_PATTERN, name):
-            raise SamtuneError(f"{name!r} is no study name: {NAME_RULE}")
+        check_name(name)
         folder = cls(storage.absolute() / name)
         names = study_names(storage)
         if not names:
@@ -387,6 +385,12 @@ class StudyFolder:
     def remove_tune_folders(self) -> None:
         """Clears away what earlier sessions' Ray Tune left."""
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
+
+
+def check_name(name: str) -> None:
+    """Raises `SamtuneError` if no study can be called so."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise SamtuneError(f"{name!r} is no study name: {NAME_RULE}")
 
 
 def study_names(storage: Path) -> list[str]:
