@@ -75,4 +75,6 @@ def _nearness(name: str, other: str) -> float:
 
 
 def _similarity(one: str, other: str) -> float:
+    if not one or not other:
+        return 0
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()

@@ -133,7 +133,7 @@ def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
         content = torch.load(path, map_location="cpu", weights_only=True)
         weights, recipe = content["weights"], content["model"]
     else:
-        weights, about = load_weights(path)
+        weights, about = load_weights(path, dict[str, Any])
         recipe = about["model"]
     model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
     load_into(model, weights)

@@ -166,7 +166,7 @@ def free_space(storage: Path) -> int:
     """
     existing = storage.absolute()
     try:
-        while not existing.exists():
+        while not (existing.exists() or existing.is_symlink()):
             existing = existing.parent
         # Only writing tells: root may write anywhere by its rights, and a full disk takes a name.
         with tempfile.TemporaryFile(dir=existing, buffering=0) as probe:

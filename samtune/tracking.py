@@ -51,8 +51,17 @@ RUN_STATUS = {
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the store that a plain `mlflow ui` in this folder opens."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    """MLFLOW_TRACKING_URI, or the store that a plain `mlflow ui` in this folder opens.
+
+    Raises:
+        SamtuneError: that variable holds no address.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise SamtuneError(f"MLFLOW_TRACKING_URI is no address: {error}") from None
+    return uri
 
 
 def without_password(uri: str) -> str:

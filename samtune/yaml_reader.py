@@ -57,13 +57,14 @@ def read_yaml(path: Path) -> Document:
         StudyFileError: it is no YAML, or YAML that is refused.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SamtuneError(f"{path} is larger than 1 MiB; a study file is a few hundred bytes")
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a pipe may go on for ever
     except IsADirectoryError:
         raise SamtuneError(f"{path} is a folder, not a study file") from None
     except OSError as error:
         raise SamtuneError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(content) > MAX_BYTES:
+        raise SamtuneError(f"{path} is larger than 1 MiB; a study file is a few hundred bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -169,6 +170,7 @@ def _explain(error: YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}: " if mark else ""
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    problem = problem.partition(' in "<unicode string>"')[0]
     if "'\\t'" in problem:
         problem = "tabs cannot indent YAML; use spaces"
     return f"{where}{problem}"

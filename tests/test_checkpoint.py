@@ -50,7 +50,7 @@ def test_weights_come_back_with_what_was_said_about_them(tmp_path: Path) -> None
     tied = torch.arange(4.0)
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": tied, "b": tied}, {"epoch": 3})
-    weights, about = load_weights(path)
+    weights, about = load_weights(path, dict)
     assert about == {"epoch": 3}
     assert torch.equal(weights["a"], weights["b"])
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from samtune.checkpoint import save_weights
 from samtune.cli import main
 from samtune.cli.summary import print_preview
 from samtune.errors import SamtuneError
@@ -130,6 +132,45 @@ def test_a_damaged_outcome_is_a_sentence(workplace: Path, tmp_path: Path, conten
     ended = _samtune("show", "bad", "--storage", ".", cwd=tmp_path)
     assert ended.returncode == 2
     assert "outcome.json is damaged" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (None, "has no best weights on disk: Error while deserializing header"),
+        ({}, "has no best weights on disk: epoch: Field required"),
+        ({"epoch": 1, "metrics": {}, "device": "cpu"}, "weights on disk of another model"),
+    ],
+)
+def test_damaged_weights_are_a_sentence(
+    workplace: Path, tmp_path: Path, about: dict[str, object] | None, message: str
+) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    best = tmp_path / "bad/trials/t0001/best.safetensors"
+    if about is None:
+        best.write_bytes(b"no weights")
+    else:
+        save_weights(best, {"x": torch.ones(2)}, about)
+    ended = _samtune("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+
+
+def test_an_address_that_is_none_is_a_sentence(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[me:secret")
+    for verb in (["ui"], ["sync", "tiny-train"]):
+        ended = _samtune(*verb, cwd=workplace)
+        assert ended.returncode == 2
+        assert "MLFLOW_TRACKING_URI is no address" in ended.stderr
+        assert "secret" not in ended.stderr
+
+
+def test_a_link_to_nowhere_is_no_storage(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SamtuneError, match="loop cannot be written"):
+        free_space(tmp_path / "loop")
 
 
 def test_resuming_without_the_trials_is_refused(workplace: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_the_best_weights_are_the_best_epochs(
     _run(trial, digits)
     best = Study(study_folder, study_folder.config()).trial("t0001").best_epoch
     assert best is not None
-    _, about = load_weights(trial.best_weights)
+    _, about = load_weights(trial.best_weights, dict)
     assert about["epoch"] == best.epoch
     assert about["metrics"] == best.metrics
 
@@ -196,7 +196,7 @@ def test_a_diverged_trial_keeps_its_epochs_and_its_best(
     assert (outcome.state, outcome.epoch) == ("diverged", 3)
     assert "train_loss" in outcome.reason
     assert [p.epoch for p in progress if p.metrics] == [1, 2]
-    assert load_weights(trial.best_weights)[1]["epoch"] in (1, 2)
+    assert load_weights(trial.best_weights, dict)[1]["epoch"] in (1, 2)
 
 
 def _raiser(error: Exception) -> Iterator[Callable[[Tensor], Tensor]]:
