@@ -8,14 +8,16 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from samtune.files import write_atomically
+from samtune.files import parse_json, write_atomically
+
+T = TypeVar("T")
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> str:
@@ -47,12 +49,20 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, 
     write_atomically(path, to_safetensors(tensors, {"samtune": json.dumps(about)}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_weights` wrote: the weights, and what was said about them."""
-    with safe_open(path, framework="pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads((file.metadata() or {}).get("samtune", "{}"))
-    return weights, about
+def load_weights(path: Path, shape: type[T]) -> tuple[dict[str, Tensor], T]:
+    """What `save_weights` wrote: the weights, and what was said about them as a `shape`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = (file.metadata() or {}).get("samtune", "{}")
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    return weights, parse_json(about.encode(), shape)
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -22,11 +22,14 @@ from pydantic import (
 )
 
 from samtune.errors import UnknownNameError
-from samtune.registry import MODELS, Count
+from samtune.registry import MODELS, Count, Number
 
 Value = float | int | str | bool | None
 
 MOST_STEPS = 10_000
+LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
+MOST_TRIALS = 1_000_000
+MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -67,14 +70,14 @@ class SamConfig(Config):
         same_dropout: both passes drop the same units.
     """
 
-    rho: float = Field(0.05, ge=0)
+    rho: float = Field(0.05, ge=0, le=LARGEST_RHO, strict=True)
     variant: Literal["sam", "asam", "asam_eta", "sam_on", "msam", "fsam"] = "sam"
-    eta: float = Field(0.01, ge=0)
-    sigma: float = Field(1.0, ge=0)
-    mean_decay: float = Field(0.9, ge=0, lt=1)
-    start_fraction: float = Field(0.0, ge=0, lt=1)
+    eta: float = Field(0.01, ge=0, le=LARGEST_RHO, strict=True)
+    sigma: float = Field(1.0, ge=0, le=LARGEST_RHO, strict=True)
+    mean_decay: float = Field(0.9, ge=0, lt=1, strict=True)
+    start_fraction: float = Field(0.0, ge=0, lt=1, strict=True)
     every: Count = 1
-    ascent_fraction: float = Field(1.0, gt=0, le=1)
+    ascent_fraction: float = Field(1.0, gt=0, le=1, strict=True)
     ascent_precision: Literal["same", "bf16"] = "same"
     same_dropout: bool = Field(False, strict=True)
 
@@ -82,8 +85,10 @@ class SamConfig(Config):
     @classmethod
     def _adaptive_is_asam(cls, raw: Any) -> Any:
         """`adaptive: true`, as the well-known implementation says it, is `variant: asam`."""
-        if not isinstance(raw, dict) or not isinstance(raw.get("adaptive"), bool):
+        if not isinstance(raw, dict) or "adaptive" not in raw:
             return raw
+        if not isinstance(raw["adaptive"], bool):
+            raise ValueError(f"adaptive must be true or false, got {raw['adaptive']!r}")
         rest = {key: value for key, value in raw.items() if key != "adaptive"}
         if not raw["adaptive"]:
             return rest
@@ -108,8 +113,8 @@ class TrainingConfig(Config):
     batch_size: Count = 128
     micro_batch_size: Count | None = None
     lr_schedule: Literal["cosine", "step", "constant"] = "cosine"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip_grad_norm: float | None = Field(None, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, strict=True)
+    clip_grad_norm: float | None = Field(None, gt=0, strict=True)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = Field(True, strict=True)
     compile: bool = Field(False, strict=True)
@@ -132,8 +137,36 @@ class TrialConfig(Config):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+class TrialRecord(Config):
+    """All that a worker needs to know of a trial: what `trial.json` holds.
+
+    Attributes:
+        session: the one the trial was last handed out under.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    key: str
+    values: dict[str, Value | list[Value]]
+    metric: str
+    mode: Literal["min", "max"]
+    select: Literal["best", "last"]
+    hash: str
+    config: TrialConfig
+    session: int = Field(0, ge=0)
+
+
 class _Distribution(Config):
-    when: dict[str, Value | list[Value]] | None = None
+    when: dict[str, Any] | None = None
+
+    @field_validator("when")
+    @classmethod
+    def _must_be_values(cls, when: dict[str, Any] | None) -> dict[str, Any] | None:
+        for path, allowed in (when or {}).items():
+            values = allowed if isinstance(allowed, list) else [allowed]
+            if not values or not all(_is_value(value) for value in values):
+                raise ValueError(f"{path} must be a value or a list of values, got {allowed!r}")
+        return when
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether the values drawn so far (or the base trial's) meet the condition."""
@@ -155,6 +188,8 @@ class _Range(_Distribution):
             raise ValueError("log and step exclude each other")
         if self.step is not None:
             steps = (high - low) / self.step
+            if steps > 2**53:
+                raise ValueError(f"from {low} to {high} there are too many steps of {self.step}")
             if not math.isclose(steps, round(steps), rel_tol=1e-9):
                 raise ValueError(f"steps of {self.step} from {low} do not meet {high}")
         return self
@@ -167,8 +202,8 @@ class _Range(_Distribution):
 class FloatRange(_Range):
     """A real number between two ends, both included."""
 
-    bounds: tuple[float, float] = Field(alias="float")
-    step: float | None = Field(None, gt=0)
+    bounds: tuple[Number, Number] = Field(alias="float")
+    step: float | None = Field(None, gt=0, strict=True)
     log: bool = Field(False, strict=True)
 
     @property
@@ -256,15 +291,19 @@ class SchedulerConfig(Config):
 class ResourcesConfig(Config):
     """What one trial occupies; fractions of a GPU share it."""
 
-    cpus: Count = 1
-    gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    cpus: Annotated[Count, Field(le=MOST)] = 1
+    gpus: Literal["auto"] | float = "auto"
 
-    @field_validator("gpus")
+    @field_validator("gpus", mode="before")
     @classmethod
-    def _whole_beyond_one(cls, gpus: str | float) -> str | float:
-        if isinstance(gpus, float) and gpus > 1 and gpus % 1:
+    def _a_number_or_auto(cls, gpus: Any) -> Any:
+        if gpus == "auto":
+            return gpus
+        if isinstance(gpus, bool) or not isinstance(gpus, int | float) or not 0 <= gpus <= MOST:
+            raise ValueError(f"must be auto or a number from 0 to {MOST}, got {gpus!r}")
+        if gpus > 1 and gpus % 1:
             raise ValueError(f"must be at most 1 or a whole number, got {gpus}")
-        return gpus
+        return float(gpus)
 
 
 class SearchConfig(Config):
@@ -276,7 +315,7 @@ class SearchConfig(Config):
     metric: str = "val_accuracy"
     mode: Literal["min", "max"] | None = None
     select: Literal["best", "last"] = "best"
-    trials: Count = 24
+    trials: Annotated[Count, Field(le=MOST_TRIALS)] = 24
     sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"] = "tpe"
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
     baseline: bool = Field(True, strict=True)
@@ -322,18 +361,18 @@ class StudyConfig(Config):
         section, _, key = path.partition(".")
         return self.trial.model_dump(mode="json")[section].get(key)
 
-    def record(self, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All that a worker needs to know of a trial: what `trial.json` holds."""
+    def record(self, key: str, values: Mapping[str, Any]) -> TrialRecord:
+        """What is written down of a trial when it is handed out."""
         trial = self.trial_with(values)
-        return {
-            "key": key,
-            "values": dict(values),
-            "metric": self.study.metric,
-            "mode": self.mode,
-            "select": self.study.select,
-            "hash": trial.hash,
-            "config": trial.model_dump(mode="json"),
-        }
+        return TrialRecord(
+            key=key,
+            values=dict(values),
+            metric=self.study.metric,
+            mode=self.mode,
+            select=self.study.select,
+            hash=trial.hash,
+            config=trial,
+        )
 
     def active(self, path: str, values: Mapping[str, Any]) -> tuple[str, Distribution] | None:
         """The distribution of `path` whose condition holds for these values, with its own name.
@@ -410,13 +449,14 @@ def optimizer_class(name: str) -> Any:
     """
     import torch
 
-    # LBFGS evaluates the loss several times a step by itself; SparseAdam wants sparse gradients.
+    # LBFGS evaluates the loss several times a step by itself; SparseAdam wants sparse gradients;
+    # Adadelta has a rho of its own, which SAM's would replace.
     classes = {
         key.lower(): cls
         for key, cls in vars(torch.optim).items()
         if isinstance(cls, type)
         and issubclass(cls, torch.optim.Optimizer)
-        and key not in ("Optimizer", "LBFGS", "SparseAdam")
+        and key not in ("Optimizer", "LBFGS", "SparseAdam", "Adadelta")
     }
     if name.lower() not in classes:
         raise UnknownNameError("optimizer", name, classes)

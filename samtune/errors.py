@@ -7,7 +7,10 @@ Python function stays a `ValueError`; an `assert` states an invariant of our own
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+NEAR = 0.6
 
 
 class SamtuneError(Exception):
@@ -53,6 +56,25 @@ class FencedError(SamtuneError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion with a leading space, or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """A suggestion with a leading space, or nothing where no known name is near.
+
+    Names with dots or slashes are compared part by part from the end: a section in common makes
+    nothing near, and `sam.lr` is near to `optimizer.lr`.
+    """
+    ranked = [(nearness, other) for other in known if (nearness := _nearness(name, other))]
+    return f" Did you mean {max(ranked, key=lambda pair: pair[0])[1]!r}?" if ranked else ""
+
+
+def _nearness(name: str, other: str) -> float:
+    parts, others = re.split("[./]", name), re.split("[./]", other)
+    last = _similarity(parts[-1], others[-1])
+    if last < NEAR:
+        return 0
+    ahead, others_ahead = ".".join(parts[:-1]), ".".join(others[:-1])
+    return last + 0.1 * (ahead == others_ahead or _similarity(ahead, others_ahead))
+
+
+def _similarity(one: str, other: str) -> float:
+    if not one or not other:
+        return 0
+    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -42,6 +42,22 @@ class Exported:
     parameters: int
 
 
+def format_of(path: Path, format: str | None = None) -> Format:
+    """The named format, or the one that `path` ends in.
+
+    Raises:
+        SamtuneError: there is no such format.
+    """
+    known = get_args(Format)
+    found = format or SUFFIXES.get(path.suffix)
+    if found not in known:
+        raise SamtuneError(
+            f"which format is {format or path}? Name a file that ends in {', '.join(SUFFIXES)}, or "
+            f"say which format it has: {' or '.join(known)}."
+        )
+    return cast(Format, found)
+
+
 def export(
     study: Study, trial: Trial | None, path: Path, format: Format, *, overwrite: bool = False
 ) -> Exported:
@@ -74,7 +90,7 @@ def export(
         "epoch": trained.epoch,
         "metrics": trained.metrics,
         "model": trained.recipe,
-        "config": trial.config,
+        "config": trial.config.model_dump(mode="json"),
     }
     content = packed(trained.model, about, format)
 
@@ -113,12 +129,11 @@ def packed(model: nn.Module, about: Mapping[str, Any], format: Format) -> bytes:
 def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
     """The model in an exported file, ready for inference."""
     path = Path(path)
-    format = format or SUFFIXES[path.suffix]
-    if format == "pt":
+    if format_of(path, format) == "pt":
         content = torch.load(path, map_location="cpu", weights_only=True)
         weights, recipe = content["weights"], content["model"]
     else:
-        weights, about = load_weights(path)
+        weights, about = load_weights(path, dict[str, Any])
         recipe = about["model"]
     model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
     load_into(model, weights)

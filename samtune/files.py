@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from samtune.errors import SamtuneError
+
+T = TypeVar("T")
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -42,15 +50,30 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote, or None if there is no such file.
+def read_json(path: Path, shape: type[T]) -> T | None:
+    """What `write_json` wrote, as a `shape`, or None if there is no such file.
 
     Raises:
         SamtuneError: somebody else has changed it; `write_json` leaves no half-written file.
     """
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes(), shape)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise SamtuneError(f"{path} is damaged ({error}); restore it from a backup") from error
+
+
+def parse_json(content: bytes, shape: type[T]) -> T:
+    """JSON as a dataclass, a pydantic model or a plain type; its types are taken at their word.
+
+    Raises:
+        ValueError: it is no JSON, or another shape; the message is one line.
+    """
+    try:
+        parsed: T = _adapter(shape).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+    return parsed

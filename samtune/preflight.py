@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from samtune.tasks import study_metrics
 from samtune.training import new_model, sam_step, set_up, trial_task
 
 MOST_COMBINATIONS = 512
+PROBE_BYTES = 4096
 # Where the best rho of each variant is found, in papers and in the bundled studies, with room.
 USUAL_RHO = {
     "sam": (0.01, 1.0),
@@ -101,7 +103,11 @@ def preview(
         SamtuneError: the data set or the storage is not there.
     """
     free = free_space(storage)
-    data = load_dataset(config.trial.dataset.name, **config.trial.dataset.params)
+    dataset = config.trial.dataset
+    try:
+        data = load_dataset(dataset.name, **dataset.params)
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        raise SamtuneError(f"dataset {dataset.name}: {_in_words(error)}") from error
     corners = sorted(_every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
@@ -167,10 +173,16 @@ def free_space(storage: Path) -> int:
         SamtuneError: the folder cannot be written.
     """
     existing = storage.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise SamtuneError(f"storage {storage} cannot be written: {existing} is not writable")
+    try:
+        while not (existing.exists() or existing.is_symlink()):
+            existing = existing.parent
+        # Only writing tells: root may write anywhere by its rights, and a full disk takes a name.
+        with tempfile.TemporaryFile(dir=existing, buffering=0) as probe:
+            probe.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        raise SamtuneError(
+            f"storage {storage} cannot be written: {existing}: {error.strerror or error}"
+        ) from error
     return shutil.disk_usage(existing).free
 
 
@@ -230,7 +242,8 @@ def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
     if too_large or trial.training.precision == "fp16":  # which CPUs only emulate
         return corner
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.study.resources.cpus)
+    # The study may run where there are more CPUs than here.
+    torch.set_num_threads(min(config.study.resources.cpus, os.cpu_count() or 1))
     try:
         cpu = torch.device("cpu")
         state = set_up(trial, data, cpu)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +11,16 @@ from pydantic import BaseModel, ValidationError
 from samtune.errors import StudyFileError, did_you_mean
 from samtune.yaml_reader import Document, KeyPath
 
+OUR_OWN = ("float", "int", "choice")  # parts of a path that the schema has and the file has not
+LONGEST_SHOWN = 80
+MUST_BE = {  # where pydantic names a Python type
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "longer",
+    "path_type": "a path",
+}
 COMMAND_LINE = -1
 """The line of a value that came from the command line."""
 
@@ -23,7 +35,7 @@ class Problems:
     def add(self, path: KeyPath, problem: str) -> None:
         """Notes a sentence about what stands at `path`."""
         line = self._line(path)
-        where = ".".join(str(part) for part in path if part not in ("float", "int", "choice"))
+        where = ".".join(str(part) for part in path if part not in OUR_OWN)
         text = f"{where}: {problem}" if where else problem
         if line == COMMAND_LINE:
             text = f"command line, {text}"
@@ -49,6 +61,10 @@ class Problems:
     def __len__(self) -> int:
         return len(self._found)
 
+    def is_overridden(self, path: KeyPath) -> bool:
+        """Whether the value at `path` came from the command line."""
+        return self._line(path) == COMMAND_LINE
+
     def _line(self, path: KeyPath) -> int:
         for end in range(len(path), 0, -1):
             if path[:end] in self._document.lines:
@@ -57,20 +73,26 @@ class Problems:
 
 
 def _in_words(detail: Any, cls: type[BaseModel]) -> str:
-    kind, location = detail["type"], detail["loc"]
+    kind, location, found = detail["type"], detail["loc"], shown(detail["input"])
     if kind == "extra_forbidden":
         return no_such_setting(str(location[-1]), _fields_at(cls, location[:-1]))
     if kind == "missing":
         return "is required."
     if kind == "string_pattern_mismatch":
-        return (
-            f"must be 1 to 64 letters, digits, dots, dashes or underscores, got {detail['input']!r}"
-        )
+        return f"must be 1 to 64 letters, digits, dots, dashes or underscores, got {found}."
+    if must_be := MUST_BE.get(kind):
+        return f"must be {must_be}, got {found}."
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[0].lower() + message[1:]
     if kind == "value_error":
         return f"{message}."
-    return f"{message}, got {detail['input']!r}."
+    return f"{message}, got {found}."
+
+
+def shown(value: Any) -> str:
+    """A value as YAML says it, cut where it is long."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _fields_at(cls: Any, location: KeyPath) -> list[str]:
@@ -82,7 +104,11 @@ def _fields_at(cls: Any, location: KeyPath) -> list[str]:
     return [info.alias or name for name, info in cls.model_fields.items()]
 
 
-def no_such_setting(key: str, known: Any) -> str:
-    """A sentence for an unknown key, with the nearest known one."""
-    suggestion = did_you_mean(key, [str(name) for name in known])
+def no_such_setting(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """A sentence for an unknown key, with the nearest known one.
+
+    Args:
+        elsewhere: what may have been meant, but stands in another place.
+    """
+    suggestion = did_you_mean(key, [*known, *elsewhere])
     return f"no such setting.{suggestion or ' There are: ' + ', '.join(known) + '.'}"

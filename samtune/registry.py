@@ -27,7 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Types for signatures whose limits are known without building anything.
 Count = Annotated[int, Field(gt=0, strict=True)]
 Size = Annotated[int, Field(ge=0, strict=True)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Number = Annotated[float, Field(strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -227,16 +228,21 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SamtuneError(
                 f"plugin {module!r} cannot be imported: {type(error).__name__}: {error}"
             ) from error
 
 
 def _strict(hint: Any) -> Any:
-    if get_origin(hint) in (UnionType, Union):
-        return Union[tuple(_strict(part) for part in get_args(hint))]  # noqa: UP007 - made at runtime
-    return Annotated[hint, Strict()] if hint in (int, bool, str) else hint
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        # torch's optimizers also take tensors, which no study file holds.
+        parts = tuple(p for p in parts if getattr(p, "__module__", "") != "torch")
+        return Union[tuple(_strict(part) for part in parts)]  # noqa: UP007 - made at runtime
+    if origin in (tuple, list, Sequence):
+        return origin[tuple(_strict(part) for part in parts)]
+    return Annotated[hint, Strict()] if hint in (int, float, bool, str) else hint
 
 
 def _same_source(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

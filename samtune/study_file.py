@@ -6,9 +6,10 @@ of the search space, and that each end and choice of a range is a value the tria
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydantic import Field
 from samtune.config import (
     DISTRIBUTIONS,
     NAME_PATTERN,
+    Choice,
     Config,
     Distribution,
     FloatRange,
@@ -30,9 +32,12 @@ from samtune.config import (
     optimizer_class,
 )
 from samtune.errors import SamtuneError, StudyFileError, UnknownNameError, did_you_mean
-from samtune.problems import COMMAND_LINE, Problems, no_such_setting
-from samtune.registry import DATASETS, MODELS, Registry, load_plugins
+from samtune.problems import COMMAND_LINE, Problems, no_such_setting, shown
+from samtune.registry import DATASETS, MODELS, Entry, Registry, load_plugins
 from samtune.yaml_reader import Document, KeyPath, parse_value, read_yaml
+
+MOST_COMBINATIONS = 1024
+NULL = ("null", "Null", "NULL", "~")
 
 
 def read_study(
@@ -60,7 +65,7 @@ def check_study(
     problems = Problems(document)
     raw = document.value
     if not isinstance(raw, dict):
-        found = "nothing" if raw is None else f"a {type(raw).__name__}"
+        found = "nothing" if raw is None else shown(raw)
         problems.add((), f"a study file is a mapping that starts with 'name:', got {found}.")
         problems.raise_if_any()
     wanted = raw.get("plugins", []) if plugins is None else list(plugins)
@@ -69,7 +74,8 @@ def check_study(
 
     for key in raw:
         if key not in StudyConfig.model_fields:
-            problems.add((key,), no_such_setting(str(key), StudyConfig.model_fields))
+            sections = [f"trial.{section}" for section in TrialConfig.model_fields]
+            problems.add((key,), no_such_setting(key, StudyConfig.model_fields, sections))
     rest = {k: v for k, v in raw.items() if k in ("name", "plugins")}
     problems.validate(_Header, rest, ())
     search = problems.validate(SearchConfig, raw.get("study", {}), ("study",))
@@ -106,25 +112,35 @@ class _Header(Config):
 
 
 def _with_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    if not overrides:
+    if not overrides or not isinstance(document.value, dict):
         return document
-    raw = json.loads(json.dumps(document.value)) if isinstance(document.value, dict) else {}
+    raw = json.loads(json.dumps(document.value))
     lines = dict(document.lines)
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator:
+        if not separator or not all(key.split(".")):
             raise SamtuneError(f"{override!r} is no override: write KEY=VALUE, as in sam.rho=0.1")
         value = parse_value(text, f"the value of {key}")
+        if value is None and text.strip() not in NULL:
+            raise SamtuneError(
+                f"{override!r} has no value: write {key}=VALUE, or {key}=null to take it out"
+            )
         path = _override_path(key)
         target = raw
-        for part in path[:-1]:
-            if not isinstance(target.get(part), dict):
+        for end, part in enumerate(path[:-1], 1):
+            if target.get(part) is None:
                 target[part] = {}
+            if not isinstance(target[part], dict):
+                place = ".".join(path[:end])
+                raise SamtuneError(
+                    f"{override!r} does not fit {document.source}, where {place} is "
+                    f"{shown(target[part])}: override the whole of it, as in '{place}={{...}}'"
+                )
             target = target[part]
-        if value is None:
-            target.pop(path[-1], None)
+        if value is None and path[-1] in target:
+            del target[path[-1]]
         else:
-            target[path[-1]] = value
+            target[path[-1]] = value  # an unknown one is found later, null or not
         for known in [p for p in lines if p[: len(path)] == path]:
             del lines[known]
         lines[path] = COMMAND_LINE
@@ -171,6 +187,9 @@ def _check_trial(
     if path and (reason := _cannot_build(checked.model)):
         problems.add((*path, "model"), f"{reason}.")
         return None
+    if path and (reason := _cannot_step(checked)):
+        problems.add((*path, "optimizer"), f"{reason}.")
+        return None
     return checked
 
 
@@ -199,32 +218,55 @@ def _check_named(
 def _check_optimizer(raw: Any, path: KeyPath, problems: Problems) -> None:
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         return
-    import torch
-
     try:
-        cls = optimizer_class(raw["name"])
+        entry = _optimizer(raw["name"])
     except UnknownNameError as error:
         problems.add((*path, "name"), str(error))
         return
     params = {key: value for key, value in raw.items() if key != "name"}
-    known = [name for name in inspect.signature(cls).parameters if name != "params"]
-    before = len(problems)
-    for key, value in params.items():
-        if key not in known:
-            problems.add((*path, key), no_such_setting(key, known))
-        elif isinstance(value, float) and not math.isfinite(value):
-            problems.add((*path, key), f"must be a finite number, got {value}.")
-    lr = params.get("lr", 1.0)
-    if not isinstance(lr, int | float) or isinstance(lr, bool) or lr <= 0:
-        problems.add((*path, "lr"), f"must be a number above 0, got {lr!r}.")
-    if len(problems) > before:
-        return
-    if isinstance(params.get("betas"), list):
-        params["betas"] = tuple(params["betas"])
+    problems.validate(entry.schema, params, path)
+    lr = params.get("lr")
+    if isinstance(lr, int | float) and lr <= 0:
+        problems.add((*path, "lr"), f"must be a number above 0, got {lr}.")
+
+
+@functools.cache
+def _optimizer(name: str) -> Entry:
+    """A `torch.optim` class, whose signature is its schema as a model's is."""
+    return Entry(name, optimizer_class(name), None, frozenset({"params"}))
+
+
+def _cannot_step(trial: TrialConfig) -> str:
+    """What torch or SAM says against the trial's optimizer, from two steps with it.
+
+    Much is refused in a step only: wrong types, weights of a shape that Muon cannot take, numbers
+    that overflow.
+    """
+    import torch
+
+    from samtune.sam import SAM
+
+    cls = optimizer_class(trial.optimizer.name)
+    # A convolution's weights and a bias: what about every model has.
+    weights = [torch.nn.Parameter(torch.ones(2, 2, 1, 1)), torch.nn.Parameter(torch.ones(2))]
     try:
-        cls([torch.nn.Parameter(torch.zeros(2, 2))], **params)
+        optimizer = SAM(weights, cls, **trial.optimizer.params)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.full_like(weight, 0.5)
+            optimizer.descend()
     except Exception as error:  # noqa: BLE001 - whatever torch says against these values
-        problems.add(path, f"torch.optim.{cls.__name__} refuses this: {error}.")
+        reason = " ".join(str(error).split()).rstrip(".")
+        return f"torch.optim.{cls.__name__} refuses this: {reason}"
+    if not all(weight.isfinite().all() for weight in weights):
+        return f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
+    if trial.sam.variant == "msam":
+        try:
+            with optimizer.at_momentum_neighbor():
+                pass
+        except ValueError as error:
+            return f"{error}: set optimizer.momentum above 0, or take another sam.variant"
+    return ""
 
 
 def _check_space(
@@ -242,6 +284,8 @@ def _check_space(
             problems.add(where, problem)
             continue
         found = []
+        if entry == []:
+            problems.add(where, "needs a distribution.")
         for i, item in enumerate(entry if isinstance(entry, list) else [entry]):
             place = (*where, i) if isinstance(entry, list) else where
             if distribution := _check_distribution(item, place, problems):
@@ -250,12 +294,16 @@ def _check_space(
                     if condition not in raw and not _known_path(condition, whole, raw):
                         problems.add(
                             (*place, "when"),
-                            f"{condition} is no setting{did_you_mean(condition, raw)}",
+                            f"{condition} is no setting."
+                            + did_you_mean(condition, [*raw, *_paths(whole, raw)]),
                         )
         space[path] = found
     if trial is not None and not len(problems):
         _check_values(space, trial, problems)
-    return _conditions_first(space, problems)
+    ordered = _conditions_first(space, problems)
+    if trial is not None and not len(problems):
+        _check_optimizers(ordered, trial, problems)
+    return ordered
 
 
 def _check_distribution(raw: Any, place: KeyPath, problems: Problems) -> Distribution | None:
@@ -265,7 +313,7 @@ def _check_distribution(raw: Any, place: KeyPath, problems: Problems) -> Distrib
                 checked: Distribution | None = problems.validate(cls, raw, place)
                 return checked
     problems.add(
-        place, f"must be {{float: [a, b]}}, {{int: [a, b]}} or {{choice: [...]}}, got {raw!r}."
+        place, f"must be {{float: [a, b]}}, {{int: [a, b]}} or {{choice: [...]}}, got {shown(raw)}."
     )
     return None
 
@@ -344,6 +392,36 @@ def _check_values(
                     break
 
 
+def _check_optimizers(
+    space: Mapping[str, list[Distribution]], trial: TrialConfig, problems: Problems
+) -> None:
+    """Tries a step with each combination of optimizer and variant, of ranges with their ends."""
+    own = {path for path in space if path.startswith("optimizer.") or path == "sam.variant"}
+    needed = set(own)
+    for path in reversed(list(space)):  # conditions stand before what depends on them
+        if path in needed:
+            needed |= {c for d in space[path] for c in d.when or {}}
+    ends = {path: [_its_ends(d) for d in space[path]] for path in space}
+    base = StudyConfig.model_construct(name="check", trial=trial, search_space=ends)
+    combinations = base.combinations([path for path in space if path in needed])
+    for drawn in itertools.islice(combinations, MOST_COMBINATIONS if own else 0):
+        values = {path: value for path, value in drawn.items() if path in own}
+        try:
+            reason = _cannot_step(base.trial_with(values))
+        except StudyFileError as error:
+            reason = " ".join(error.problems)
+        if reason:
+            allowed = ", ".join(f"{path} = {shown(value)}" for path, value in values.items())
+            problems.add(("search_space",), f"allows {allowed}: {reason.rstrip('.')}.")
+            return
+
+
+def _its_ends(distribution: Distribution) -> Distribution:
+    if isinstance(distribution, Choice):
+        return distribution
+    return Choice(choice=list(distribution.bounds), when=distribution.when)
+
+
 def _cannot_build(model: Named) -> str:
     """What an architecture says against its parameters; it costs milliseconds and no memory.
 
@@ -402,12 +480,14 @@ def _check_search(
         problems.add(
             ("study", "mode"), f"{search.metric} is better when it is {metrics[search.metric]}imal."
         )
-    if search.scheduler.name != "none" and search.scheduler.grace_epochs > trial.training.epochs:
-        problems.add(
-            ("study", "scheduler", "grace_epochs"),
-            f"must be at most training.epochs ({trial.training.epochs}), "
-            f"got {search.scheduler.grace_epochs}.",
-        )
+    epochs, grace_epochs = trial.training.epochs, search.scheduler.grace_epochs
+    if search.scheduler.name != "none" and grace_epochs > epochs:
+        here, there = ("trial", "training", "epochs"), ("study", "scheduler", "grace_epochs")
+        if problems.is_overridden(here) and not problems.is_overridden(there):
+            sentence = f"must be at least {'.'.join(there)} ({grace_epochs}), got {epochs}."
+            problems.add(here, sentence)
+        else:
+            problems.add(there, f"must be at most training.epochs ({epochs}), got {grace_epochs}.")
     if search.sampler == "grid":
         endless = [
             path

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -51,8 +52,17 @@ RUN_STATUS = {
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the store that a plain `mlflow ui` in this folder opens."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    """MLFLOW_TRACKING_URI, or the store that a plain `mlflow ui` in this folder opens.
+
+    Raises:
+        SamtuneError: that variable holds no address.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise SamtuneError(f"MLFLOW_TRACKING_URI is no address: {error}") from None
+    return uri
 
 
 def without_password(uri: str) -> str:
@@ -108,9 +118,9 @@ def wait_until_shipped(root: Path, timeout_s: float = DRAIN_S) -> int:
 def pending(root: Path) -> int:
     """How many finished epochs MLflow has not taken yet."""
     folder = StudyFolder(root)
-    shipped = _read_shipped(folder)["trials"]
+    shipped = _read_shipped(folder).trials
     study = Study(folder, folder.config())
-    return sum(len(t.epochs) - shipped.get(t.key, {}).get("epochs", 0) for t in study.trials)
+    return sum(len(t.epochs) - shipped.get(t.key, _ShippedTrial()).epochs for t in study.trials)
 
 
 def sync(folder: StudyFolder, uri: str | None = None) -> int:
@@ -154,6 +164,24 @@ _CLIENT_ENVIRONMENT = {
 }
 
 
+@dataclass
+class _ShippedTrial:
+    epochs: int = 0
+    state: str = ""
+    run_id: str = ""
+
+
+@dataclass
+class _Shipped:
+    """What MLflow has taken: what `tracking.json` holds."""
+
+    uri: str = ""
+    trials: dict[str, _ShippedTrial] = field(default_factory=dict)
+    parent: str = ""
+    summary: dict[str, Any] | None = None
+    champion: dict[str, Any] | None = None
+
+
 class Shipper:
     """Brings MLflow to where the journals are.
 
@@ -166,11 +194,11 @@ class Shipper:
         self.folder = folder
         self.uri = uri
         self.client: MlflowClient = MlflowClient(uri, uri)
-        self.study_id = folder.manifest["study_id"]
+        self.study_id = folder.manifest.study_id
         self.shipped = _read_shipped(folder)
         shown = without_password(uri)
-        if self.shipped["uri"] != shown:  # another server knows nothing of what the first one has
-            self.shipped = {"uri": shown, "trials": {}}
+        if self.shipped.uri != shown:  # another server knows nothing of what the first one has
+            self.shipped = _Shipped(shown)
         self.experiment_id = self._experiment()
 
     def ship(self) -> int:
@@ -179,7 +207,7 @@ class Shipper:
         parent = self._parent(study)
         sent = sum(self._ship_trial(trial, parent) for trial in study.trials)
         self._finish_parent(study, parent)
-        write_json(self.folder.root / "tracking.json", self.shipped)
+        write_json(self.folder.root / "tracking.json", asdict(self.shipped))
         return sent
 
     def register_champion(self) -> None:
@@ -194,13 +222,14 @@ class Shipper:
         if best is None or best.selected_epoch is None:
             return
         champion = {"trial": best.key, "epoch": best.selected_epoch.epoch}
-        if self.shipped.get("champion") == champion:
+        if self.shipped.champion == champion:
             return
+        run_id = self.shipped.trials[best.key].run_id
         trained = load_trained(best)
         images, _ = next(iter(trained.data.val_batches(2, torch.device("cpu")).in_order()))
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        with mlflow.start_run(run_id=self.shipped["trials"][best.key]["run_id"]):
+        with mlflow.start_run(run_id=run_id):
             logged = mlflow.pytorch.log_model(
                 trained.model,
                 name="model",
@@ -211,13 +240,11 @@ class Shipper:
                 metadata={"samtune": json.dumps(trained.recipe)},
             )
         # `start_run` has ended the run as FINISHED, whatever it was.
-        self._set_status(
-            self.shipped["trials"][best.key]["run_id"], RUN_STATUS[best.state], best.epochs
-        )
+        self._set_status(run_id, RUN_STATUS[best.state], best.epochs)
         version = str(logged.registered_model_version)
         self.client.set_registered_model_alias(self.folder.name, "champion", version)
-        self.shipped["champion"] = champion
-        write_json(self.folder.root / "tracking.json", self.shipped)
+        self.shipped.champion = champion
+        write_json(self.folder.root / "tracking.json", asdict(self.shipped))
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.folder.name)
@@ -233,8 +260,8 @@ class Shipper:
         return str(found.experiment_id)
 
     def _parent(self, study: Study) -> str:
-        if "parent" in self.shipped:
-            return str(self.shipped["parent"])
+        if self.shipped.parent:
+            return self.shipped.parent
         run_id, is_new = self._find_or_create("", {}, study.name)
         if is_new:
             search = study.config.study
@@ -246,24 +273,24 @@ class Shipper:
                 },
             )
         self.client.log_artifact(run_id, str(self.folder.root / "study.yaml"))
-        self.shipped["parent"] = run_id
+        self.shipped.parent = run_id
         return run_id
 
     def _ship_trial(self, trial: Trial, parent: str) -> int:
         from mlflow.entities import Metric
 
-        record = self.shipped["trials"].setdefault(trial.key, {"epochs": 0, "state": ""})
-        if record["state"] == trial.state and record["epochs"] == len(trial.epochs):
+        record = self.shipped.trials.setdefault(trial.key, _ShippedTrial())
+        if record.state == trial.state and record.epochs == len(trial.epochs):
             return 0
-        if "run_id" not in record:
+        if not record.run_id:
             name = f"{trial.key} baseline" if trial.is_baseline else trial.key
-            record["run_id"], is_new = self._find_or_create(
+            record.run_id, is_new = self._find_or_create(
                 trial.key, {"mlflow.parentRunId": parent}, name
             )
             if is_new:
-                self._log_params(record["run_id"], _flat(trial.config))
-        run_id = record["run_id"]
-        fresh = trial.epochs[record["epochs"] :]
+                self._log_params(record.run_id, _flat(trial.config.model_dump(mode="json")))
+        run_id = record.run_id
+        fresh = trial.epochs[record.epochs :]
         points = [
             Metric(name, value, entry.time_ms, entry.epoch)
             for entry in fresh
@@ -275,12 +302,12 @@ class Shipper:
             points.append(Metric(name, best.metrics[trial.metric], best.time_ms, best.epoch))
         for start in range(0, len(points), METRICS_PER_BATCH):
             self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
-        if record["state"] != trial.state:
+        if record.state != trial.state:
             self.client.set_tag(run_id, "samtune.state", trial.state)
             if trial.outcome and trial.outcome.reason:
                 self.client.set_tag(run_id, "samtune.reason", trial.outcome.reason)
             self._set_status(run_id, RUN_STATUS[trial.state], trial.epochs)
-        record |= {"epochs": len(trial.epochs), "state": trial.state}
+        record.epochs, record.state = len(trial.epochs), trial.state
         return len(fresh)
 
     def _finish_parent(self, study: Study, parent: str) -> None:
@@ -291,7 +318,7 @@ class Shipper:
             status = "KILLED"
         best, baseline = study.best, study.baseline
         summary: dict[str, Any] = {"status": status, "best": best and [best.key, best.value]}
-        if self.shipped.get("summary") == summary:
+        if self.shipped.summary == summary:
             return
         if best and best.selected_epoch and best.value is not None:
             now = best.selected_epoch.time_ms
@@ -301,7 +328,7 @@ class Shipper:
             self.client.log_batch(parent, metrics=points)
             self.client.set_tag(parent, "samtune.best_trial", best.key)
         self._set_status(parent, status, [])
-        self.shipped["summary"] = summary
+        self.shipped.summary = summary
 
     def _find_or_create(self, key: str, tags: dict[str, str], name: str) -> tuple[str, bool]:
         tags = {
@@ -351,8 +378,8 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_shipped(folder: StudyFolder) -> dict[str, Any]:
-    return read_json(folder.root / "tracking.json") or {"uri": "", "trials": {}}
+def _read_shipped(folder: StudyFolder) -> _Shipped:
+    return read_json(folder.root / "tracking.json", _Shipped) or _Shipped()
 
 
 def _follow(root: Path) -> None:

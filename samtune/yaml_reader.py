@@ -6,6 +6,7 @@ mistakes in a study file, and each is named with its line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,22 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    NodeEvent,
+    ScalarEvent,
+)
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from samtune.errors import SamtuneError, StudyFileError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
+MAX_DIGITS = 100
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # neither file names nor UTF-8 can hold them
+MAX_INTEGER = 2**53  # beyond it JSON, Optuna and MLflow would round
 
 KeyPath = tuple[str | int, ...]
 
@@ -47,13 +57,14 @@ def read_yaml(path: Path) -> Document:
         StudyFileError: it is no YAML, or YAML that is refused.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SamtuneError(f"{path} is larger than 1 MiB; a study file is a few hundred bytes")
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)  # a pipe may go on for ever
     except IsADirectoryError:
         raise SamtuneError(f"{path} is a folder, not a study file") from None
     except OSError as error:
         raise SamtuneError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(content) > MAX_BYTES:
+        raise SamtuneError(f"{path} is larger than 1 MiB; a study file is a few hundred bytes")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,18 +93,28 @@ def parse_value(text: str, source: str) -> Any:
     return parse_yaml(text, source).value
 
 
-def _events(text: str) -> Iterator[Any]:
-    yield from YAML(typ="safe", pure=True).parse(text)
+def _events(text: str, source: str) -> Iterator[Any]:
+    line = 1
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            line = event.start_mark.line + 1
+            yield event
+    except (ValueError, OverflowError):  # ruamel's own, of an escape such as \UFFFFFFFF
+        raise StudyFileError(
+            source, [f"line {line} or below: a backslash escape names no character."]
+        ) from None
 
 
 def _refuse_surprises(text: str, source: str) -> None:
     depth = 0
-    for event in _events(text):
+    for event in _events(text, source):
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
             raise StudyFileError(source, [f"line {line}: aliases (*{event.anchor}) are refused"])
         if tag := isinstance(event, NodeEvent) and getattr(event, "tag", None):
             raise StudyFileError(source, [f"line {line}: tags ({tag}) are refused"])
+        if isinstance(event, ScalarEvent) and NO_TEXT.search(event.value):
+            raise StudyFileError(source, [f"line {line}: a null or half a character is no text"])
         if isinstance(event, CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -107,11 +128,20 @@ def _construct(node: Node, path: KeyPath, lines: dict[KeyPath, int], problems: l
     if isinstance(node, SequenceNode):
         return [_construct(item, (*path, i), lines, problems) for i, item in enumerate(node.value)]
     if not isinstance(node, MappingNode):
-        return _scalar(node)
+        try:
+            return _scalar(node)
+        except ValueError as error:
+            where = ".".join(str(part) for part in path)
+            place = f"line {node.start_mark.line + 1}"
+            problems.append(f"{place}, {where}: {error}." if where else f"{place}: {error}.")
+            return None
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = str(key_node.value)
         line = key_node.start_mark.line + 1
+        if not isinstance(key_node, ScalarNode):
+            problems.append(f"line {line}: a key is a word, not a list or a mapping.")
+            continue
+        key = str(key_node.value)
         if key in mapping:
             first = lines[(*path, key)]
             where = ".".join(str(p) for p in (*path, key))
@@ -128,13 +158,19 @@ def _scalar(node: Node) -> Any:
     assert isinstance(constructor, SafeConstructor)
     if str(node.tag).endswith(":timestamp"):
         return node.value  # a date means nothing here; the text can at least be quoted back
-    return constructor.construct_object(node)
+    if len(node.value) > MAX_DIGITS and str(node.tag).endswith((":int", ":float")):
+        raise ValueError(f"a number of {len(node.value)} characters")
+    value = constructor.construct_object(node)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ValueError(f"integers go up to {MAX_INTEGER}, got {value}")
+    return value
 
 
 def _explain(error: YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}: " if mark else ""
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    problem = problem.partition(' in "<unicode string>"')[0]
     if "'\\t'" in problem:
         problem = "tabs cannot indent YAML; use spaces"
     return f"{where}{problem}"

@@ -50,7 +50,7 @@ def test_weights_come_back_with_what_was_said_about_them(tmp_path: Path) -> None
     tied = torch.arange(4.0)
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": tied, "b": tied}, {"epoch": 3})
-    weights, about = load_weights(path)
+    weights, about = load_weights(path, dict)
     assert about == {"epoch": 3}
     assert torch.equal(weights["a"], weights["b"])
 
@@ -74,7 +74,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
 def test_json_holds_no_nan_and_an_absent_file_is_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert read_json(tmp_path / "x.json") is None
-    (tmp_path / "x.json").write_text('{"a": 1')
-    with pytest.raises(SamtuneError, match=r"x.json is damaged"):
-        read_json(tmp_path / "x.json")
+    assert read_json(tmp_path / "x.json", dict) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": 1', "Invalid JSON: EOF"),
+        (b"", "Invalid JSON: EOF"),
+        (b"[1]", "Input should be an object"),
+        (b'{"a": "1"}', "a: Input should be a valid integer"),
+        (b'{"a": true}', "a: Input should be a valid integer"),
+        (b'{"a": ' + b"[" * 100_000, "Invalid JSON: recursion limit exceeded"),
+        (b"\xff", "Invalid JSON"),
+    ],
+)
+def test_json_of_another_shape_is_named_with_what_is_wrong(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(SamtuneError, match=rf"x.json is damaged \(.*{reason}.*restore it from a"):
+        read_json(tmp_path / "x.json", dict[str, int])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,34 @@ def test_an_existing_target_is_replaced_only_when_asked(study: Study, tmp_path: 
     export(study, None, path, "pt", overwrite=True)
     assert path.stat().st_size > 1000
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling link", "folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_an_ordinary_file_is_replaced(
+    study: Study, tmp_path: Path, kind: str, overwrite: bool
+) -> None:
+    path, mine = tmp_path / "best.pt", tmp_path / "mine"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            mine.write_text("mine")
+            path.symlink_to(mine)
+        case "dangling link":
+            path.symlink_to(mine)
+        case "folder":
+            path.mkdir()
+    before = path.lstat()
+    with pytest.raises(SamtuneError, match="best.pt is no ordinary file, so it is not replaced"):
+        export(study, None, path, "pt", overwrite=overwrite)
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not mine.exists() or mine.read_text() == "mine"
+
+
+def test_a_file_of_unknown_format_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(SamtuneError, match="which format is .*best.txt. Name a file that ends in"):
+        load_exported(tmp_path / "best.txt")
 
 
 def test_a_file_that_does_not_hold_the_weights_is_not_exported(

@@ -43,4 +43,4 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = open_study("mine", tmp_path / "samtune_studies")
     assert len(study.trials) == 4
-    assert all(t.config["model"]["name"] == "mlp" for t in study.trials)
+    assert all(t.config.model.name == "mlp" for t in study.trials)

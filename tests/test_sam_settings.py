@@ -17,7 +17,7 @@ name: rhos
 trial:
   model: {name: wide_resnet, depth: 10, width_factor: 1}
   dataset: {name: digits}
-  optimizer: {name: sgd, lr: 0.1}
+  optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
   training: {epochs: 2}
 search_space:
 """

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from samtune.config import FloatRange, StudyConfig, to_yaml
-from samtune.errors import StudyFileError
+from samtune.errors import SamtuneError, StudyFileError
 from samtune.study_file import check_study, read_study
 from samtune.yaml_reader import parse_yaml
+from tests.conftest import TINY
 
 SEARCH_SPACES = Path(__file__).parent.parent / "search_spaces"
 Make = Callable[..., StudyConfig]
@@ -63,7 +65,43 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
     ("old", "new", "message"),
     [
         ("rho: 0.3", "rho: -0.1", "trial.sam.rho: should be greater than or equal to 0"),
-        ("lr: 0.1", "lr: .inf", "trial.optimizer.lr: must be a finite number"),
+        ("lr: 0.1", "lr: .inf", "trial.optimizer.lr: should be a finite number"),
+        ("lr: 0.1", "lr: 1.0e+300", "torch.optim.SGD refuses this: .*overflow"),
+        ("lr: 0.1", "lr: 3.0e+38", "torch.optim.SGD takes the weights to infinity in two steps"),
+        ("lr: 0.1", "lr: true", "trial.optimizer.lr: should be a valid number, got true"),
+        ("momentum: 0.9", "dampening: abc", "optimizer.dampening: should be a valid number"),
+        ("momentum: 0.9", "nesterov: 5", "optimizer.nesterov: should be a valid boolean, got 5"),
+        ("sgd, lr: 0.1, momentum: 0.9", "adam, amsgrad: no", "amsgrad: should be a valid boolean"),
+        ("sgd, lr: 0.1, momentum: 0.9", "adam, betas: [0.9]", "optimizer.betas.1: is required"),
+        ("sgd, lr: 0.1, momentum: 0.9", "muon", "torch.optim.Muon refuses this: .* 2D parameters"),
+        ("sgd, lr: 0.1, momentum: 0.9", "adadelta", "No optimizer named 'adadelta'"),
+        (
+            "momentum: 0.9}\n  sam: {",
+            "}\n  sam: {variant: msam, ",
+            "MSAM climbs along the",
+        ),
+        ("rho: 0.3", "rho: 1.0e+300", "trial.sam.rho: should be less than or equal to 1000000"),
+        ("rho: 0.3", "rho: true", "trial.sam.rho: should be a valid number, got true"),
+        ("rho: 0.3", "adaptive: yes", "trial.sam: adaptive must be true or false, got 'yes'"),
+        ("{rho: 0.3}", "3", "trial.sam: must be a mapping, got 3"),
+        ("study: {trials: 4, ", "study: 3\nx: {", "study: must be a mapping, got 3"),
+        (
+            "label_noise: 0.4",
+            "label_noise: true",
+            "label_noise: should be a valid number",
+        ),
+        ("sam.rho: {", "sam.rho: []\n  sam.eta: {", "search_space.sam.rho: needs a distribution"),
+        ("sam.rho: {", "sam.rho: {when: {sam.variant: []}, ", "sam.variant must be a value or"),
+        ("sam.rho: {", "sam.rho: {when: {sam.varant: sam}, ", "Did you mean 'sam.variant'"),
+        (
+            "float: [0.01, 1.0], log: true}\n  opt",
+            "float: [0, 1.0e+300], step: 1.0e-300}\n  opt",
+            "there are too many steps of 1e-300",
+        ),
+        ("search_space:", "trianing: {}\nsearch_space:", "Did you mean 'trial.training'"),
+        ("sam.rho:", "sam.lr:", "Did you mean 'optimizer.lr'"),
+        ("sam.rho:", "trianing.batch_size:", "Did you mean 'training.batch_size'"),
+        ("sam.rho:", "sam.xyz:", "sam.xyz: trial has no such setting.$"),
         ("name: sgd", "name: sgdd", "No optimizer named 'sgdd'. Did you mean 'sgd'"),
         ("name: sgd", "name: lbfgs", "No optimizer named 'lbfgs'"),
         ("momentum: 0.9", "nesterov: true", "torch.optim.SGD refuses this: Nesterov momentum"),
@@ -76,6 +114,12 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("study: {", "study: {mode: min, ", "val_accuracy is better when it is maximal"),
         ("study: {", "study: {resources: {gpus: 1.5}, ", "at most 1 or a whole number"),
         ("study: {", "study: {resources: {cpus: 0}, ", "study.resources.cpus"),
+        ("study: {", "study: {resources: {cpus: 5000}, ", "should be less than or equal to 1024"),
+        (
+            "study: {",
+            "study: {resources: {gpus: some}, ",
+            "must be auto or a number from 0",
+        ),
         ("study: {", "study: {sampler: grid, ", "grid needs a step or a choice for sam.rho"),
         ("float: [0.01, 1.0], log: true}\n  opt", "float: [0, 1], log: true}\n  opt", "above 0"),
         ("sam.rho:", "training.epochs:", "is the scheduler's budget and cannot be searched"),
@@ -102,7 +146,8 @@ def test_one_mistake_is_one_sentence(study_config: Make, old: str, new: str, mes
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("", "got nothing"), ("- 1", "got a list"), ("just words", "got a str")]
+    ("text", "found"),
+    [("", "got nothing"), ("- 1", r"got \[1\]"), ("just words", "got 'just words'")],
 )
 def test_what_is_no_mapping_is_refused(text: str, found: str) -> None:
     with pytest.raises(StudyFileError, match=found):
@@ -134,6 +179,120 @@ def test_a_mistake_on_the_command_line_is_said_to_be_there(tmp_path: Path, study
     path.write_text(study_text)
     with pytest.raises(StudyFileError, match="command line, trial.sam.rhoo: no such setting"):
         read_study(path, ["sam.rhoo=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=", "'=' is no override: write KEY=VALUE"),
+        ("=3", "'=3' is no override"),
+        ("sam..rho=3", "is no override"),
+        ("a=", "'a=' has no value: write a=VALUE, or a=null to take it out"),
+        ("study=", "'study=' has no value"),
+        ("study.trails=", "'study.trails=' has no value"),
+        ("study.trials=  # eight", "has no value"),
+        ("study.trails=null", "study.trails: no such setting. Did you mean 'trials'"),
+        ("trianing.epochs=3", "trianing: no such setting. Did you mean 'trial.training'"),
+        ("sam.roh=null", "trial.sam.roh: no such setting. Did you mean 'rho'"),
+        ("name.first=x", "where name is 'tiny': override the whole of it, as in 'name={...}'"),
+        ("training.epochs.most=3", "where trial.training.epochs is 3"),
+        ("sam.rho=[1", "the value of sam.rho has 1 problem: line 1"),
+        ("sam.rho=" + "9" * 5000, "the value of sam.rho .* a number of 5000 characters"),
+    ],
+)
+def test_an_override_that_changes_nothing_is_refused(
+    tmp_path: Path, study_text: str, override: str, message: str
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(study_text)
+    with pytest.raises(SamtuneError) as error:
+        read_study(path, [override])
+    assert re.search(message, " ".join(str(error.value).split()))
+
+
+def test_an_override_into_a_short_form_does_not_forget_it(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY[: TINY.index("study: {")] + "study: {scheduler: median}")
+    with pytest.raises(SamtuneError, match="study.scheduler is 'median'"):
+        read_study(path, ["study.scheduler.grace_epochs=2"])
+
+
+def test_overrides_do_not_hide_that_a_file_is_no_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1")
+    with pytest.raises(StudyFileError, match="a study file is a mapping"):
+        read_study(path, ["sam.rho=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.epochs=1"], "command line, trial.training.epochs: must be at least study."),
+        (
+            ["study.scheduler.grace_epochs=9"],
+            r"command line, study.* at most training.epochs",
+        ),
+    ],
+)
+def test_the_override_at_fault_is_named(
+    tmp_path: Path, study_text: str, overrides: list[str], message: str
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(study_text.replace("grace_epochs: 1", "grace_epochs: 2"))
+    with pytest.raises(StudyFileError, match=message):
+        read_study(path, overrides)
+
+
+RHO = "sam.rho: {float: [0.01, 1.0], log: true}"
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            "sam.variant: {choice: [sam, msam]}\n  optimizer.momentum: {float: [0, 0.9]}",
+            "allows sam.variant = 'msam', optimizer.momentum = 0.0, .*: MSAM climbs along",
+        ),
+        (
+            "optimizer.nesterov: {choice: [true, false]}\n"
+            "  optimizer.momentum: {choice: [0.0, 0.9]}",
+            "nesterov = true, optimizer.momentum = 0.0, .*: Nesterov momentum requires",
+        ),
+        (
+            "optimizer.name: {choice: [sgd, adam]}\n  optimizer.momentum: {choice: [0.0, 0.9]}",
+            "optimizer.name = 'adam', .*momentum: no such setting",
+        ),
+        ("optimizer.weight_decay: {float: [0, 1.0e+300]}", "weight_decay = 1e.300, .*overflow"),
+    ],
+)
+def test_combinations_that_cannot_step_are_found(
+    study_config: Make, space: str, message: str
+) -> None:
+    with pytest.raises(StudyFileError) as error:
+        study_config((RHO, space))
+    assert re.search(message, str(error.value))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "sam.variant: {choice: [sam, msam]}\n  optimizer.momentum: {float: [0.1, 0.9]}",
+        "sam.variant: {choice: [sam, msam]}\n"
+        "  optimizer.momentum: {choice: [0.0, 0.9], when: {sam.variant: sam}}",
+        "optimizer.name: {choice: [sgd, adam]}\n"
+        "  optimizer.momentum: {float: [0.1, 0.9], when: {optimizer.name: sgd}}",
+    ],
+)
+def test_a_combination_counts_and_not_each_value_over_the_base(
+    study_config: Make, space: str
+) -> None:
+    study_config((RHO, space))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadam", "rmsprop", "adafactor"])
+def test_every_usual_optimizer_passes_with_its_defaults(study_config: Make, name: str) -> None:
+    config = study_config(("sgd, lr: 0.1, momentum: 0.9", f"{name}, lr: 0.01"))
+    assert config.trial.optimizer.name == name
 
 
 def test_the_resolved_file_reads_back_as_the_same_study(study_config: Make) -> None:
@@ -215,7 +374,7 @@ def test_plugins_are_imported_from_beside_the_file(
 
 def test_a_range_of_a_billion_values_is_checked_at_once(study_config: Make) -> None:
     config = study_config(
-        ("sam.rho: {float: [0.01, 1.0], log: true}", "sam.rho: {float: [0, 1.0e9], step: 0.001}"),
+        ("sam.rho: {float: [0.01, 1.0], log: true}", "sam.rho: {float: [0, 1.0e6], step: 1.0e-6}"),
         ("optimizer.lr: {float: [0.01, 0.5],", "training.batch_size: {int: [1, 500000000],"),
         ("study: {", "study: {sampler: grid, "),
     )

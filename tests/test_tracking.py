@@ -117,7 +117,14 @@ def test_another_server_is_told_everything(folder: StudyFolder, uri: str, tmp_pa
     other = f"sqlite:///{tmp_path / 'other.db'}"
     assert _ship(folder, other) == 4
     assert set(_runs(other)) == {"study", "t0001", "t0002"}
-    assert read_json(folder.root / "tracking.json")["uri"] == other
+    assert (read_json(folder.root / "tracking.json", dict) or {})["uri"] == other
+
+
+@pytest.mark.parametrize("content", ["[]", '{"trials": 3}', '{"trials": {"t0001": []}}'])
+def test_a_damaged_tracking_file_is_a_sentence(folder: StudyFolder, uri: str, content: str) -> None:
+    (folder.root / "tracking.json").write_text(content)
+    with pytest.raises(SamtuneError, match=r"tracking.json is damaged"):
+        tracking.sync(folder, uri)
 
 
 def test_a_deleted_experiment_is_explained(folder: StudyFolder, uri: str) -> None:

@@ -39,6 +39,15 @@ def test_every_key_and_item_knows_its_line() -> None:
         ("a: [1", "line 1"),
         ("[" * 30 + "]" * 30, "nested deeper than 20"),
         ("[" * 100_000, "nested deeper than 20"),
+        ('a: 1\nb: "\\UFFFFFFFF"', "line 2 or below: a backslash escape names no character"),
+        ('a: "\\U00110000"', "line 1 or below: a backslash escape names no character"),
+        ('a: 1\nb: "\\ud800"', "line 2: a null or half a character is no text"),
+        ('"a\\0": 1', "line 1: a null or half a character is no text"),
+        ("a: 1\nb: " + "9" * 5000, "line 2, b: a number of 5000 characters"),
+        ("a: 0x" + "f" * 5000, "line 1, a: a number of 5002 characters"),
+        ("a: [1, 99999999999999999]", "line 1, a.1: integers go up to 9007199254740992, got 999"),
+        ("a: 1\n? [b]\n: 2", "line 2: a key is a word, not a list or a mapping"),
+        ("{{a: 1}: 2}", "line 1: a key is a word"),
     ],
 )
 def test_surprises_are_refused_with_their_line(text: str, message: str) -> None:

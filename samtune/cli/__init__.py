@@ -12,12 +12,11 @@ import typer
 
 from samtune.cli import (
     check,
-    datasets,
     doctor,
     export,
     list_,
     logs,
-    models,
+    registry_view,
     resume,
     run,
     show,
@@ -45,8 +44,8 @@ app.command("logs")(logs.logs)
 app.command("export")(export.export)
 app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
-app.command("models")(models.models)
-app.command("datasets")(datasets.datasets)
+app.command("models")(registry_view.models)
+app.command("datasets")(registry_view.datasets)
 app.command("doctor")(doctor.doctor)
 
 
@@ -74,3 +73,8 @@ def main() -> None:
         # Whoever read our output has gone, as in `samtune list | head -1`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
+    except OSError as error:
+        # A path too long, no rights, a full disk: what the machine says, and nothing of ours.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"samtune: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

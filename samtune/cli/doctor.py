@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +24,7 @@ def doctor(
     from samtune.registry import load_plugins
     from samtune.selfcheck import check_model
 
-    load_plugins(plugin or [])
+    load_plugins(plugin or [], Path.cwd())
     console = new_console()
     try:
         findings = check_model(sam)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from samtune.cli.console import big, new_console
 from samtune.cli.options import Plugins, Storage, StudyName
-from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
 
@@ -20,7 +19,7 @@ def export(
         str | None, typer.Option(help="Another trial than the best.", show_default=False)
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="pt or safetensors; default is what PATH ends in.")
+        str | None, typer.Option(help="pt or safetensors; default is what the file of -o ends in.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     storage: Storage = DEFAULT_STORAGE,
@@ -30,12 +29,7 @@ def export(
     from samtune import export as exporting
     from samtune.study import Study, StudyFolder
 
-    kind: Any = format or exporting.SUFFIXES.get(output.suffix)
-    if kind not in exporting.SUFFIXES.values():
-        raise SamtuneError(
-            f"which format? Name a file that ends in {', '.join(exporting.SUFFIXES)}, "
-            "or add --format pt or --format safetensors."
-        )
+    kind = exporting.format_of(output, format)
     folder = StudyFolder.open(storage, name)
     study = Study(folder, folder.checked_config(plugin or [], Path.cwd()))
     chosen = study.trial(trial) if trial else None

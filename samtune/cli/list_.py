@@ -16,8 +16,8 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     for name in study_names(storage):
         try:
             study = open_study(name, storage)
-        except SamtuneError as error:
-            rows.append({"name": name, "error": str(error).splitlines()[0]})
+        except (SamtuneError, OSError) as error:
+            rows.append({"name": name, "state": "damaged", "error": " ".join(str(error).split())})
             continue
         best = study.best
         rows.append(
@@ -40,7 +40,7 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     shown = table("study", "state", "trials", "metric", ">best", "trial")
     for row in rows:
         if "error" in row:
-            shown.add_row(row["name"], "unreadable", row["error"])
+            shown.add_row(row["name"], row["state"], row["error"])
             continue
         counts = ", ".join(f"{n} {state}" for state, n in row["trials"].items())
         value = metric(row["best_value"])

@@ -1,16 +1,36 @@
-"""How `samtune models` and `samtune datasets` show a registry."""
+"""`samtune models` and `samtune datasets`: what is registered, with its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from samtune.cli.console import new_console, number, print_json, table
-from samtune.registry import Entry, Family, Registry
+from samtune.cli.options import AsJson, Plugins
+from samtune.registry import DATASETS, MODELS, Entry, Family, Registry, load_plugins
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one's parameters.")]
 
 
-def show_registry(registry: Registry, name: str | None, as_json: bool) -> None:
-    """All entries, or one with its parameters."""
+def models(name: Name = None, plugin: Plugins = None, as_json: AsJson = False) -> None:
+    """List the models, or one model's parameters."""
+    import samtune.models  # noqa: F401 - importing registers
+
+    _show(MODELS, name, plugin, as_json)
+
+
+def datasets(name: Name = None, plugin: Plugins = None, as_json: AsJson = False) -> None:
+    """List the datasets, or one dataset's parameters."""
+    import samtune.data  # noqa: F401 - importing registers
+
+    _show(DATASETS, name, plugin, as_json)
+
+
+def _show(registry: Registry, name: str | None, plugin: Plugins, as_json: bool) -> None:
+    load_plugins(plugin or [], Path.cwd())
     if as_json:
         print_json(_shown_as_json(registry, name))
         return

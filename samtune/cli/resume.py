@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +31,15 @@ def resume(
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
     from samtune.cli.run import attend
+    from samtune.config import MOST_TRIALS
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study
     from samtune.tuning.run import extended
 
     folder = StudyFolder.open(storage, name)
     config = extended(folder.checked_config(plugin or [], Path.cwd()), more)
+    if config.study.trials > MOST_TRIALS:
+        raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
     before = Study(folder, config)
     console = new_console()
     to_run = before.left
@@ -70,6 +74,6 @@ def resume(
 def _more_trials(text: str | None) -> int:
     if text is None:
         return 0
-    if not text.startswith("+") or not (text.isascii() and text[1:].isdigit()) or int(text) == 0:
+    if not re.fullmatch(r"\+0*[1-9][0-9]{0,99}", text):
         raise SamtuneError(f"--trials {text}: write how many to add, as in --trials +20")
     return int(text)

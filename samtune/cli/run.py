@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ def run(
     from samtune.study_file import read_study
     from samtune.tuning import run_study
 
-    extra = [f"name={name}"] if name else []
+    extra = [f"name={json.dumps(name)}"] if name is not None else []
     extra += [f"study.trials={trials}"] if trials is not None else []
     config = read_study(file, [*(overrides or []), *extra], plugin)
     seconds = seconds_of(time_budget) if time_budget else None

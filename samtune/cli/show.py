@@ -66,7 +66,7 @@ def _print_trial(trial: Trial) -> None:
     console = new_console()
     reason = f": {trial.outcome.reason}" if trial.outcome and trial.outcome.reason else ""
     console.print(f"{trial.key} {trial.state}{reason}", markup=False, soft_wrap=True)
-    for section, settings in trial.config.items():
+    for section, settings in trial.config.model_dump(mode="json").items():
         shown = ", ".join(f"{key} {number(value)}" for key, value in settings.items())
         console.print(f"  {section:10} {shown}")
     if trial.epochs:
@@ -74,7 +74,7 @@ def _print_trial(trial: Trial) -> None:
         rows = table(">epoch", *(f">{n}" for n in names), ">seconds")
         for entry in trial.epochs:
             style = "bold green" if entry is trial.best_epoch else None
-            values = (number(entry.metrics[n]) for n in names)
+            values = (number(entry.metrics.get(n, "-")) for n in names)
             rows.add_row(str(entry.epoch), *values, f"{entry.duration_s:.2f}", style=style)
         console.print(rows)
     console.print(f"{trial.folder.root}")
@@ -108,6 +108,6 @@ def _trial_json(trial: Trial, *, epochs: bool) -> dict[str, Any]:
         "last": last and {"epoch": last.epoch, **last.metrics},
     }
     if epochs:
-        shown["config"] = trial.config
+        shown["config"] = trial.config.model_dump(mode="json")
         shown["epochs"] = [{"epoch": e.epoch, **e.metrics} for e in trial.epochs]
     return shown

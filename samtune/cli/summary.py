@@ -48,6 +48,8 @@ def print_preview(console: Console, preview: Preview) -> None:
     )
     for model, found in preview.self_checks.items():
         console.print(f"  self-check {_self_check_in_words(model, found)}")
+    if preview.disk_bytes > preview.disk_free_bytes:
+        console.print("[yellow]  note       the disk is too small for all that[/]")
     for sentence in warnings_of(config):
         console.print(f"[yellow]  note       {sentence}[/]")
 
@@ -163,7 +165,7 @@ def _print_gain(console: Console, study: Study) -> None:
         console.print(f"No SAM trial beat {setting}: {study.metric} {metric(baseline.value)}.")
         return
     gain = best.value - baseline.value
-    rho = best.config["sam"]["rho"]
+    rho = best.config.sam.rho
     console.print(
         f"[bold]Best rho {rho:.3g}[/]: {by} {study.metric} [bold]{metric(best.value)}[/] against "
         f"{metric(baseline.value)} of {setting}: {gain:+.4f}."

@@ -26,9 +26,11 @@ def train(
     from samtune.study.single import train_single
     from samtune.study_file import read_study
 
-    config = read_study(file, overrides or [], plugin)
+    # It runs to its end, however the study's scheduler would judge it.
+    config = read_study(file, [*(overrides or []), "study.scheduler=none"], plugin)
+    run = f"{config.name}-train" if name is None else name
     console = new_console()
-    for progress in train_single(config, name or f"{config.name}-train", storage):
+    for progress in train_single(config, run, storage):
         if progress.outcome is None:
             shown = {k: v for k, v in progress.metrics.items() if k.startswith(("train_", "val_"))}
             console.print(
@@ -38,6 +40,6 @@ def train(
             )
         elif progress.outcome.state != "finished":
             raise NoUsableTrialError(f"{progress.outcome.state}: {progress.outcome.reason}")
-    folder = StudyFolder.open(storage, name or f"{config.name}-train")
+    folder = StudyFolder.open(storage, run)
     commands = (folder.command("show", "t0001"), folder.command("export", "-o model.pt"))
     console.print("next:  " + "\n       ".join(commands), soft_wrap=True)

@@ -23,22 +23,24 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import Field
 
-from samtune.config import NAME_PATTERN, StudyConfig, TrialConfig, to_yaml
+from samtune.config import NAME_PATTERN, StudyConfig, TrialRecord, to_yaml
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
+from samtune.problems import Problems
 from samtune.study_file import check_study
 from samtune.yaml_reader import read_yaml
 
 DEFAULT_STORAGE = Path("samtune_studies")
 BASELINE_KEY = "t0000"
+TRIAL_PATTERN = r"t\d{4,}"
 SCHEMA = 1
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
@@ -59,9 +61,6 @@ class Outcome:
     state: EndState
     epoch: int
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        assert self.state in get_args(EndState), self.state
 
 
 class TrialFolder:
@@ -90,31 +89,25 @@ class TrialFolder:
         """The training state after this epoch."""
         return self.root / f"state-{epoch:05d}.pt"
 
-    def hand_out(self, record: dict[str, Any], session: int) -> None:
+    def hand_out(self, record: TrialRecord, session: int) -> None:
         """Creates the trial, or gives it out again under a newer session."""
         self.root.mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "trial.json", {**record, "session": session})
+        handed_out = record.model_copy(update={"session": session})
+        write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
         for changed in (self.root, self.root.parent):
             sync_folder(changed)
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> TrialRecord | None:
         """What `hand_out` wrote; None where the trial was not handed out completely."""
-        record: dict[str, Any] | None = read_json(self.root / "trial.json")
-        return record
-
-    def config(self) -> TrialConfig:
-        """The trial's own resolved configuration."""
-        record = self.record()
-        assert record is not None
-        return TrialConfig.model_validate(record["config"])
+        return read_json(self.root / "trial.json", TrialRecord)
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session has taken the trial over."""
         record = self.record()
         if record is None:
             raise OSError(f"{self.root} is not there: is the storage shared with this machine?")
-        study = read_json(self.root.parent.parent / "manifest.json") or {"session": 0}
-        if max(record["session"], study["session"]) > session:
+        study = read_json(self.root.parent.parent / "manifest.json", Manifest)
+        if max(record.session, study.session if study else 0) > session:
             raise FencedError(f"{self.key} was handed out again; session {session} is over")
 
     def end(self, outcome: Outcome) -> None:
@@ -123,8 +116,7 @@ class TrialFolder:
 
     def outcome(self) -> Outcome | None:
         """How the trial ended, or None while it has not."""
-        raw = read_json(self.root / "outcome.json")
-        return None if raw is None else Outcome(**raw)
+        return read_json(self.root / "outcome.json", Outcome)
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ class Driver:
     """The process that runs a study."""
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     since: str
     started: str
 
@@ -164,6 +156,30 @@ class Driver:
         return f"process {self.pid} on {self.host} since {self.since}"
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a study beside its settings.
+
+    Attributes:
+        session: the number of the last one.
+        driver: who runs the study, or left it without saying goodbye.
+        versions: what it was begun with.
+    """
+
+    schema: int
+    study_id: str
+    session: Annotated[int, Field(ge=0)]
+    driver: Driver | None
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Schema:
+    """What the manifests of all versions have."""
+
+    schema: int
+
+
 class StudyFolder:
     """A study on disk."""
 
@@ -178,11 +194,10 @@ class StudyFolder:
         Raises:
             SamtuneError: the name is taken, or the storage cannot be written.
         """
-        if not re.match(NAME_PATTERN, config.name):
-            raise SamtuneError(f"{config.name!r} is no study name: {NAME_RULE}")
+        check_name(config.name)
         folder = cls(storage.absolute() / config.name)
         try:
-            (folder.root / "trials").mkdir(parents=True, exist_ok=True)
+            folder._trials.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.root / "lock", timeout=0):
                 folder._write_new(config)
         except Timeout:
@@ -199,17 +214,13 @@ class StudyFolder:
                 f"study {config.name!r} exists in {self.root.parent}: go on with `samtune resume "
                 f"{config.name}`, or take another name with --name."
             )
+        if any(self._trials.iterdir()):
+            raise SamtuneError(
+                f"{self.root} holds trials, but its manifest.json is gone: restore it from a "
+                "backup, or take another name with --name."
+            )
         self.save_config(config)
-        write_json(
-            self.root / "manifest.json",
-            {
-                "schema": SCHEMA,
-                "study_id": uuid.uuid4().hex,
-                "session": 0,
-                "driver": None,
-                "versions": installed_versions(),
-            },
-        )
+        self._write_manifest(Manifest(SCHEMA, uuid.uuid4().hex, 0, None, installed_versions()))
         for changed in (self.root, self.root.parent):
             sync_folder(changed)
 
@@ -220,33 +231,37 @@ class StudyFolder:
         Raises:
             SamtuneError: there is none of this name; near names are listed.
         """
-        if not re.match(NAME_PATTERN, name):
-            raise SamtuneError(f"{name!r} is no study name: {NAME_RULE}")
+        check_name(name)
         folder = cls(storage.absolute() / name)
-        manifest = read_json(folder.root / "manifest.json")
-        if manifest is None:
-            names = study_names(storage)
-            if not names:
-                raise SamtuneError(f"there is no study in {storage}; is --storage right?")
+        names = study_names(storage)
+        if not names:
+            raise SamtuneError(f"there is no study in {storage}; is --storage right?")
+        if name not in names:
             raise UnknownNameError("study", name, names)
-        if manifest["schema"] != SCHEMA:
+        written = read_json(folder.root / "manifest.json", _Schema)
+        if written and written.schema != SCHEMA:
             raise SamtuneError(
-                f"study {name!r} was written by another samtune (schema {manifest['schema']}, "
+                f"study {name!r} was written by another samtune (schema {written.schema}, "
                 f"this one reads {SCHEMA})."
             )
+        _ = folder.manifest
         return folder
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Identity, session, driver and versions."""
-        manifest: dict[str, Any] = read_json(self.root / "manifest.json")
+        manifest = read_json(self.root / "manifest.json", Manifest)
+        if manifest is None:
+            raise SamtuneError(f"{self.root} has no manifest.json; restore it from a backup")
         return manifest
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.root / "manifest.json", asdict(manifest))
 
     @property
     def driver(self) -> Driver | None:
         """Who runs the study, or left it without saying goodbye."""
-        raw = self.manifest["driver"]
-        return None if raw is None else Driver(**raw)
+        return self.manifest.driver
 
     @property
     def is_running(self) -> bool:
@@ -256,13 +271,13 @@ class StudyFolder:
 
     def config(self) -> StudyConfig:
         """The resolved study file, for reading: no model, data set or plugin is imported."""
-        try:
-            return StudyConfig.model_validate(read_yaml(self.root / "study.yaml").value)
-        except ValidationError as error:
-            raise SamtuneError(
-                f"study {self.name!r}: its study.yaml was changed or written by another samtune "
-                f"({error.error_count()} problems)"
-            ) from error
+        document = read_yaml(self.root / "study.yaml")
+        problems = Problems(document)
+        config: StudyConfig = problems.validate(StudyConfig, document.value, ())
+        if config and config.study.mode is None:
+            problems.add(("study", "mode"), "is required in a study's own copy of its file.")
+        problems.raise_if_any()
+        return config
 
     def checked_config(self, plugins: Sequence[str], plugin_folder: Path) -> StudyConfig:
         """The resolved study file, for training: checked, with the plugins the user names.
@@ -270,16 +285,14 @@ class StudyFolder:
         Raises:
             SamtuneError: the study needs plugins that were not named.
         """
-        document = read_yaml(self.root / "study.yaml")
-        recorded = document.value.get("plugins", [])
-        missing = [module for module in recorded if module not in plugins]
+        missing = [module for module in self.config().plugins if module not in plugins]
         if missing:
             flags = " ".join(f"--plugin {module}" for module in missing)
             raise SamtuneError(
                 f"study {self.name!r} uses {', '.join(missing)}, code that is imported only when "
                 f"you say so: add {flags}"
             )
-        return check_study(document, plugin_folder, plugins)
+        return check_study(read_yaml(self.root / "study.yaml"), plugin_folder, plugins)
 
     def save_config(self, config: StudyConfig) -> None:
         """Writes the resolved study file."""
@@ -295,15 +308,38 @@ class StudyFolder:
             words += [f"--plugin {module}" for module in self.config().plugins]
         return " ".join(word for word in words if word)
 
+    @property
+    def _trials(self) -> Path:
+        return self.root / "trials"
+
     def trial(self, key: str) -> TrialFolder:
         """One trial's folder, there or not."""
-        return TrialFolder(self.root / "trials" / key)
+        return TrialFolder(self._trials / key)
 
     def trials(self) -> list[TrialFolder]:
-        """The trials that were handed out, in order."""
-        found = sorted((self.root / "trials").glob("t[0-9]*"))
-        folders = [TrialFolder(path) for path in found if path.is_dir()]
-        return [folder for folder in folders if folder.record() is not None]
+        """The trials that were handed out, in order.
+
+        Raises:
+            SamtuneError: what belongs to them is gone, so that a new trial could take their place.
+        """
+        if not self._trials.is_dir():
+            raise SamtuneError(
+                f"{self._trials} is gone, and with it every trial of study {self.name!r}: restore "
+                f"it from a backup, or remove {self.root} and start anew with `samtune run`"
+            )
+        handed_out = []
+        for path in sorted(self._trials.iterdir()):
+            if not re.fullmatch(TRIAL_PATTERN, path.name):
+                continue
+            folder = TrialFolder(path)
+            if folder.record() is not None:
+                handed_out.append(folder)
+            elif folder.journal.exists():
+                raise SamtuneError(
+                    f"{path} has epochs but no trial.json; restore it from a backup, or remove "
+                    f"{path} to have another trial in its place"
+                )
+        return handed_out
 
     @contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:
@@ -319,27 +355,27 @@ class StudyFolder:
             raise SamtuneError(f"study {self.name!r} is being run by {self.driver}.") from None
         try:
             manifest = self.manifest
-            driver = self.driver
+            driver = manifest.driver
             # A lock of another machine may not reach this one, so its driver's word counts too.
             if driver and not driver.is_local and not force_unlock:
                 raise SamtuneError(
                     f"study {self.name!r} is being run by {driver}. If that process is surely "
                     "gone, add --force-unlock."
                 )
-            number = manifest["session"] + 1
-            held = {**manifest, "session": number, "driver": asdict(Driver.this_process())}
-            write_json(self.root / "manifest.json", held)
+            number = manifest.session + 1
+            held = replace(manifest, session=number, driver=Driver.this_process())
+            self._write_manifest(held)
             try:
                 yield number
             finally:
-                if self.manifest["session"] == number:
-                    write_json(self.root / "manifest.json", {**held, "driver": None})
+                if self.manifest.session == number:
+                    self._write_manifest(replace(held, driver=None))
         finally:
             lock.release()
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if another driver has begun a newer session."""
-        if self.manifest["session"] > session:
+        if self.manifest.session > session:
             raise FencedError(f"another driver has taken over study {self.name!r}: {self.driver}")
 
     def tune_folder(self, session: int) -> Path:
@@ -351,11 +387,24 @@ class StudyFolder:
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
 
+def check_name(name: str) -> None:
+    """Raises `SamtuneError` if no study can be called so."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise SamtuneError(f"{name!r} is no study name: {NAME_RULE}")
+
+
 def study_names(storage: Path) -> list[str]:
-    """The studies in a storage folder."""
-    if not storage.is_dir():
+    """The studies in a storage folder, damaged ones too.
+
+    Raises:
+        SamtuneError: `storage` is no folder.
+    """
+    if not storage.exists():
         return []
-    return sorted(path.parent.name for path in storage.glob("*/manifest.json"))
+    if not storage.is_dir():
+        raise SamtuneError(f"storage {storage} is no folder; name the one that holds the studies")
+    files = [*storage.glob("*/manifest.json"), *storage.glob("*/study.yaml")]
+    return sorted({path.parent.name for path in files})
 
 
 def trial_key(number: int) -> str:

@@ -12,7 +12,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from samtune.files import sync_folder, write_atomically
+from pydantic import FiniteFloat
+
+from samtune.files import parse_json, sync_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Entry:
     session: int
     attempt: int
     epoch: int
-    metrics: dict[str, float]
-    duration_s: float
+    metrics: dict[str, FiniteFloat]
+    duration_s: FiniteFloat
     time_ms: int
     state: str
     sha256: str
@@ -46,8 +48,8 @@ class Journal:
         entries = []
         for line in self._raw().split(b"\n"):
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (ValueError, TypeError):
+                entries.append(parse_json(line, Entry))
+            except ValueError:
                 continue  # torn by a crash, hence not an epoch
         return entries
 

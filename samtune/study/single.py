@@ -9,7 +9,7 @@ import torch
 
 from samtune.config import StudyConfig
 from samtune.errors import SamtuneError
-from samtune.study.folder import StudyFolder, trial_key
+from samtune.study.folder import StudyFolder, check_name, trial_key
 from samtune.study.trial_run import Progress, run_trial
 
 
@@ -19,12 +19,13 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     Raises:
         SamtuneError: a study of this name with another trial exists.
     """
+    check_name(name)
     search = config.study.model_copy(update={"trials": 1, "baseline": False})
     single = config.model_copy(update={"name": name, "search_space": {}, "study": search})
     if (storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
         record = folder.trial(trial_key(1)).record()
-        if record and record["hash"] != config.trial.hash:
+        if record and record.hash != config.trial.hash:
             raise SamtuneError(
                 f"{storage / name} holds a run with other settings; take another --name."
             )

@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.config import StudyConfig
+from samtune.config import StudyConfig, TrialConfig
+from samtune.errors import SamtuneError, UnknownNameError
 from samtune.study.folder import (
     BASELINE_KEY,
     DEFAULT_STORAGE,
@@ -35,7 +36,7 @@ class Trial:
     key: str
     folder: TrialFolder
     values: dict[str, Any]
-    config: dict[str, Any]
+    config: TrialConfig
     session: int
     epochs: list[Entry]
     outcome: Outcome | None
@@ -86,7 +87,7 @@ class Study:
         self.folder = folder
         self.name = folder.name
         self.config = config
-        self.session: int = folder.manifest["session"]
+        self.session = folder.manifest.session
         self.is_running = folder.is_running
         self.trials = [self._read(trial) for trial in folder.trials()]
 
@@ -133,8 +134,6 @@ class Study:
         Raises:
             UnknownNameError: there is none of this key.
         """
-        from samtune.errors import UnknownNameError
-
         for trial in self.trials:
             if trial.key == key:
                 return trial
@@ -161,20 +160,27 @@ class Study:
         record = folder.record()
         assert record is not None
         outcome = folder.outcome()
-        at_work = self.is_running and record["session"] == self.session
+        epochs = Journal(folder.journal).epochs()
+        for entry in epochs:
+            if record.metric not in entry.metrics:
+                raise SamtuneError(
+                    f"{folder.journal} is damaged (epoch {entry.epoch} has no {record.metric}); "
+                    "restore it from a backup"
+                )
+        at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
         return Trial(
             key=folder.key,
             folder=folder,
-            values=record["values"],
-            config=record["config"],
-            session=record["session"],
-            epochs=Journal(folder.journal).epochs(),
+            values=record.values,
+            config=record.config,
+            session=record.session,
+            epochs=epochs,
             outcome=outcome,
             state=state,
-            metric=record["metric"],
-            mode=record["mode"],
-            select=record["select"],
+            metric=record.metric,
+            mode=record.mode,
+            select=record.select,
         )
 
 

@@ -96,7 +96,7 @@ def _train(
 ) -> Iterator[Progress]:
     record = folder.record()
     assert record is not None
-    config = folder.config()
+    config = record.config
     with _trial_code():
         splits = data or _dataset(config.dataset.name, json.dumps(config.dataset.params))
         state = set_up(config, splits, device)
@@ -105,7 +105,7 @@ def _train(
 
     attempt = 1 + max((line.attempt for line in journal.lines()), default=0)
     known = {entry.epoch for entry in journal.epochs()}
-    best = _best(journal.epochs(), record["metric"], record["mode"])
+    best = _best(journal.epochs(), record.metric, record.mode)
     while True:
         with _trial_code():
             result = next(results, None)
@@ -117,8 +117,8 @@ def _train(
             reason = f"{', '.join(not_finite)} not finite in epoch {result.epoch}"
             outcome = Outcome("diverged", result.epoch, reason)
             break
-        value = result.metrics[record["metric"]]
-        is_best = best is None or _improves(value, best, record["mode"])
+        value = result.metrics[record.metric]
+        is_best = best is None or _improves(value, best, record.mode)
         if is_best:
             best = value
         _write_epoch(folder, journal, session, attempt, state, result, config.hash, is_best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,15 @@ class TrainedModel:
             torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class _About:
+    """What the best weights' file says of them."""
+
+    epoch: int
+    metrics: dict[str, float]
+    device: str
+
+
 def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     """The weights the trial counts by: its best epoch's, or its last, as `study.select` says.
 
@@ -66,16 +76,19 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     """
     if trial.select == "best":
         try:
-            weights, about = load_weights(trial.folder.best_weights)
+            weights, about = load_weights(trial.folder.best_weights, _About)
         except (OSError, ValueError) as error:
             raise SamtuneError(f"trial {trial.key} has no best weights on disk: {error}") from error
-        epoch, metrics, device = about["epoch"], about["metrics"], about["device"]
+        epoch, metrics, device = about.epoch, about.metrics, about.device
     else:
         weights, epoch, metrics, device = _last_weights(trial)
-    config = TrialConfig.model_validate(trial.config)
+    config = trial.config
     data = load_dataset(config.dataset.name, **config.dataset.params)
     model = new_model(config, data)
-    load_into(model, weights)
+    try:
+        load_into(model, weights)
+    except RuntimeError as error:
+        raise SamtuneError(f"trial {trial.key} has weights on disk of another model") from error
     recipe = {
         "name": config.model.name,
         "in_channels": data.in_channels,
@@ -90,7 +103,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
 
 def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], str]:
     last = trial.last_epoch
-    state = load_state(trial.folder.root / last.state, last.sha256) if last else None
+    state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
     return state["model"], last.epoch, last.metrics, state["device"]

@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import resource
+import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 
+from samtune.checkpoint import save_weights
 from samtune.cli import main
+from samtune.cli.summary import print_preview
+from samtune.errors import SamtuneError
+from samtune.preflight import free_space, preview
+from samtune.study_file import read_study
 from tests.conftest import TINY
 
 
@@ -93,6 +102,87 @@ def test_list_and_show_agree_and_parse(workplace: Path) -> None:
     assert "tiny-train" in _samtune("list", cwd=workplace).stdout
 
 
+BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"}']
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda c: c[:8])
+@pytest.mark.parametrize("file", ["manifest.json", "trials/t0001/trial.json", "study.yaml"])
+def test_a_damaged_study_is_a_sentence_and_hides_no_other(
+    workplace: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    for name in ("good", "bad"):
+        shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / name)
+    (tmp_path / "bad" / file).write_text(content)
+    bad, good = json.loads(_samtune("list", "--json", "--storage", ".", cwd=tmp_path).stdout)
+    assert (bad["name"], bad["state"], good["state"]) == ("bad", "damaged", "finished")
+    assert "damaged" in _samtune("list", "--storage", ".", cwd=tmp_path).stdout
+    for verb in (
+        *(["show", "bad"], ["show", "bad", "t0001"], ["logs", "bad", "t0001"], ["resume", "bad"]),
+        ["export", "bad", "-o", "best.pt"],
+    ):
+        ended = _samtune(*verb, "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 2
+        assert Path(file).name in ended.stderr
+
+
+@pytest.mark.parametrize("content", [*BROKEN[:-1], '{"state": "done", "epoch": 3}'])
+def test_a_damaged_outcome_is_a_sentence(workplace: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    (tmp_path / "bad/trials/t0001/outcome.json").write_text(content)
+    ended = _samtune("show", "bad", "--storage", ".", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "outcome.json is damaged" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (None, "has no best weights on disk: Error while deserializing header"),
+        ({}, "has no best weights on disk: epoch: Field required"),
+        ({"epoch": 1, "metrics": {}, "device": "cpu"}, "weights on disk of another model"),
+    ],
+)
+def test_damaged_weights_are_a_sentence(
+    workplace: Path, tmp_path: Path, about: dict[str, object] | None, message: str
+) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    best = tmp_path / "bad/trials/t0001/best.safetensors"
+    if about is None:
+        best.write_bytes(b"no weights")
+    else:
+        save_weights(best, {"x": torch.ones(2)}, about)
+    ended = _samtune("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+
+
+def test_an_address_that_is_none_is_a_sentence(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[me:secret")
+    for verb in (["ui"], ["sync", "tiny-train"]):
+        ended = _samtune(*verb, cwd=workplace)
+        assert ended.returncode == 2
+        assert "MLFLOW_TRACKING_URI is no address" in ended.stderr
+        assert "secret" not in ended.stderr
+
+
+def test_a_link_to_nowhere_is_no_storage(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SamtuneError, match="loop cannot be written"):
+        free_space(tmp_path / "loop")
+
+
+def test_resuming_without_the_trials_is_refused(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    shutil.rmtree(tmp_path / "bad/trials")
+    for verb in ("resume", "show"):
+        ended = _samtune(verb, "bad", "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 2
+        assert "trials is gone" in ended.stderr
+    assert not (tmp_path / "bad/trials").exists()
+
+
 def test_export_says_what_was_measured(workplace: Path) -> None:
     done = _samtune("export", "tiny-train", "-o", "model.pt", cwd=workplace)
     assert done.returncode == 0, done.stderr
@@ -109,6 +199,55 @@ def test_the_registries_are_shown_and_parse(workplace: Path) -> None:
     assert "number of convolutions and linear layers: 10, 16, 22, 28" in one
 
 
+def test_training_once_needs_no_scheduler(workplace: Path) -> None:
+    name = ("--name", "short")
+    overrides = ("training.epochs=1", "study.scheduler.grace_epochs=2")
+    trained = _samtune("train", "tiny.yaml", *overrides, *name, cwd=workplace)
+    assert trained.returncode == 0, trained.stderr
+
+
+def test_a_name_of_digits_is_a_name(workplace: Path) -> None:
+    shown = _samtune("run", "tiny.yaml", "--name", "2024", "--dry-run", cwd=workplace)
+    assert "study 2024:" in shown.stdout
+
+
+def test_a_disk_without_room_is_found_before_anything_starts(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(SamtuneError, match="studies cannot be written: .*too large"):
+            free_space(tmp_path / "studies")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_study_larger_than_the_disk_is_noted(workplace: Path) -> None:
+    out = io.StringIO()
+    found = preview(read_study(workplace / "tiny.yaml"), workplace)
+    print_preview(Console(file=out, width=200), replace(found, disk_free_bytes=10))
+    assert "the disk is too small for all that" in out.getvalue()
+
+
+@pytest.mark.parametrize("verb", [["models"], ["datasets"], ["doctor", "--sam", "beside_me"]])
+def test_plugins_are_found_in_the_current_folder(
+    tmp_path: Path, verb: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    module = f"beside_me_{verb[0]}"
+    (tmp_path / f"{module}.py").write_text(
+        "from torch import nn\nfrom samtune import register_dataset, register_model\n\n"
+        f"@register_dataset({module!r})\n"
+        "def data(*, root: str): ...\n\n"
+        f"@register_model({module!r})\n"
+        "def model(*, num_classes: int, in_channels: int):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 1024, num_classes))\n"
+    )
+    words = [module if word == "beside_me" else word for word in verb]
+    ended = _samtune(*words, "--plugin", module, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert module in ended.stdout or "is rho away" in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -120,9 +259,36 @@ def test_the_registries_are_shown_and_parse(workplace: Path) -> None:
         (["run", "tiny.yaml", "--storage", "/proc/x"], "storage /proc/x cannot be written"),
         (["show", "tiny-trian"], "Did you mean 'tiny-train'"),
         (["show", "tiny-train", "t0009"], "No trial named 't0009'"),
+        (["resume", "tiny-train", "--trials", "+²"], "write how many to add"),
+        (["resume", "tiny-train", "--trials", "+" + "9" * 5000], "write how many to add"),
+        (["resume", "tiny-train", "--trials", "+" + "9" * 9], "at most 1,000,000 trials"),
+        (["check", "tiny.yaml", "study.trials=1000001"], "less than or equal to 1000000"),
+        (
+            ["check", "tiny.yaml", "dataset={name: random, image_size: [1000000000, 1000000000]}"],
+            "dataset random: Storage size calculation overflowed",
+        ),
+        (
+            ["check", "tiny.yaml", f"dataset={{name: image_folder, root: {'x' * 300}}}"],
+            "dataset image_folder: [Errno 36] File name too long",
+        ),
         (["resume", "tiny-train", "--trials", "20"], "--trials 20: write how many to add"),
-        (["export", "tiny-train", "-o", "model"], "which format?"),
+        (["export", "tiny-train", "-o", "model"], "which format is model?"),
         (["export", "tiny-train", "-o", "nowhere/model.pt"], "in an existing folder"),
+        (["run", "tiny.yaml", "--dry-run", "--storage", "/proc/x"], "/proc/x cannot be written"),
+        (["run", "tiny.yaml", "--dry-run", "--storage", "tiny.yaml/x"], "x cannot be written"),
+        (["run", "tiny.yaml", "--dry-run", "--storage", "x" * 300], "File name too long"),
+        (["run", "tiny.yaml", "--name", ""], "name: must be 1 to 64 letters"),
+        (["train", "tiny.yaml", "--name", ""], "'' is no study name: 1 to 64 letters"),
+        (["train", "tiny.yaml", "--name", "x" * 300], "is no study name: 1 to 64 letters"),
+        (["train", "tiny.yaml", "--storage", "x" * 300], "File name too long"),
+        (["check", "x" * 300], "File name too long"),
+        (["list", "--storage", "x" * 300], "File name too long"),
+        (["show", "tiny-train", "--storage", "x" * 300], "File name too long"),
+        (["show", "x" * 300], "is no study name"),
+        (["show", "tiny-train", "x" * 300], "No trial named"),
+        (["export", "tiny-train", "-o", "x" * 300 + ".pt"], "File name too long"),
+        (["ui", "--port", "99999"], "less than or equal to 65535"),
+        (["list", "--storage", "tiny.yaml"], "storage tiny.yaml is no folder"),
         (["models", "wide_resent"], "Did you mean 'wide_resnet'"),
         (
             ["check", "tiny.yaml", "dataset={name: cifar10, download: false}"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from samtune.config import StudyConfig
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
-from samtune.files import read_json, write_json
+from samtune.files import read_json, write_atomically, write_json
 from samtune.study.folder import Outcome, StudyFolder, study_names
 
 Make = Callable[..., StudyConfig]
@@ -71,7 +72,8 @@ def test_a_killed_driver_leaves_the_study_free(study_folder: StudyFolder) -> Non
 
 
 def test_a_driver_on_another_machine_is_believed_until_forced(study_folder: StudyFolder) -> None:
-    manifest = read_json(study_folder.root / "manifest.json")
+    manifest = read_json(study_folder.root / "manifest.json", dict)
+    assert manifest is not None
     manifest["driver"] = {"host": "elsewhere", "pid": 1, "since": "2026", "started": ""}
     write_json(study_folder.root / "manifest.json", manifest)
     with (
@@ -85,9 +87,10 @@ def test_a_driver_on_another_machine_is_believed_until_forced(study_folder: Stud
 
 def test_a_trial_handed_out_again_fences_the_older_session(study_folder: StudyFolder) -> None:
     trial = study_folder.trial("t0001")
-    trial.hand_out({"key": "t0001"}, 1)
+    record = study_folder.config().record("t0001", {})
+    trial.hand_out(record, 1)
     trial.check_session(1)
-    trial.hand_out({"key": "t0001"}, 2)
+    trial.hand_out(record, 2)
     trial.check_session(2)
     with pytest.raises(FencedError, match="session 1 is over"):
         trial.check_session(1)
@@ -96,7 +99,7 @@ def test_a_trial_handed_out_again_fences_the_older_session(study_folder: StudyFo
 def test_an_outcome_is_written_once_and_read(study_folder: StudyFolder) -> None:
     trial = study_folder.trial("t0001")
     assert trial.outcome() is None
-    trial.hand_out({"key": "t0001"}, 1)
+    trial.hand_out(study_folder.config().record("t0001", {}), 1)
     trial.end(Outcome("diverged", 3, "val_loss not finite in epoch 3"))
     assert trial.outcome() == Outcome("diverged", 3, "val_loss not finite in epoch 3")
 
@@ -107,8 +110,7 @@ def test_a_study_may_be_moved(study_folder: StudyFolder, tmp_path: Path) -> None
 
 
 def test_another_schema_is_refused(study_folder: StudyFolder, tmp_path: Path) -> None:
-    manifest = read_json(study_folder.root / "manifest.json")
-    write_json(study_folder.root / "manifest.json", {**manifest, "schema": 99})
+    write_json(study_folder.root / "manifest.json", {"schema": 99, "all": "else is different"})
     with pytest.raises(SamtuneError, match="written by another samtune .schema 99"):
         StudyFolder.open(tmp_path, "tiny")
 
@@ -124,3 +126,51 @@ def test_plugins_of_a_found_folder_are_not_imported_unasked(
     with pytest.raises(SamtuneError, match="add --plugin evil_plugin"):
         study_folder.checked_config([], tmp_path)
     assert not marker.exists()
+
+
+def test_trials_that_are_gone_are_not_begun_anew(
+    study_folder: StudyFolder, study_config: Make, tmp_path: Path
+) -> None:
+    trial = study_folder.trial("t0001")
+    trial.hand_out(study_config().record("t0001", {}), 1)
+    write_atomically(trial.journal, b"{}")
+    (trial.root / "trial.json").unlink()
+    with pytest.raises(SamtuneError, match="t0001 has epochs but no trial.json"):
+        study_folder.trials()
+    (study_folder.root / "manifest.json").unlink()
+    with pytest.raises(SamtuneError, match="holds trials, but its manifest.json is gone"):
+        StudyFolder.create(tmp_path, study_config())
+    with pytest.raises(SamtuneError, match="tiny has no manifest.json; restore"):
+        StudyFolder.open(tmp_path, "tiny")
+    shutil.rmtree(study_folder.root / "trials")
+    with pytest.raises(SamtuneError, match="trials is gone, and with it every trial of study"):
+        study_folder.trials()
+
+
+@pytest.mark.parametrize("name", ["t1", "t0001x", "t0001.bak", "tmp"])
+def test_other_folders_beside_the_trials_are_no_trials(
+    study_folder: StudyFolder, name: str
+) -> None:
+    (study_folder.root / "trials" / name).mkdir()
+    (study_folder.root / "trials" / name / "trial.json").write_text("[]")
+    assert study_folder.trials() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must be a mapping, got"),
+        ("- 1", "must be a mapping, got"),
+        ("name: [1", "study.yaml has 1 problem"),
+        ("name: x", "trial: is required"),
+        (None, "study.yaml cannot be read: No such file"),
+    ],
+)
+def test_a_damaged_copy_of_the_study_file_is_a_sentence(
+    study_folder: StudyFolder, tmp_path: Path, content: str | None, message: str
+) -> None:
+    path = study_folder.root / "study.yaml"
+    path.unlink() if content is None else path.write_text(content)
+    for read in (study_folder.config, lambda: study_folder.checked_config([], tmp_path)):
+        with pytest.raises(SamtuneError, match=message):
+            read()

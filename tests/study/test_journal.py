@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,25 @@ def test_a_torn_last_line_is_dropped_and_repaired(journal: Journal, lost: int) -
     journal.append(_entry(len(journal.epochs()) + 1))
     assert [e.epoch for e in journal.epochs()] == list(range(1, len(journal.epochs()) + 1))
     assert journal.path.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["[1, 2]", "3", '"text"', "{}", '{"epoch": "4"}', "[" * 100_000, "{" * 100_000]
+)
+def test_a_line_that_is_no_entry_is_no_epoch(journal: Journal, line: str) -> None:
+    with open(journal.path, "a") as file:
+        file.write(f"{line}\n")
+    assert [e.epoch for e in journal.epochs()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epoch": "4"}, {"metrics": [1]}, {"metrics": {"val_accuracy": "x"}}, {"state": None}]
+)
+def test_a_line_with_a_wrong_type_is_no_epoch(journal: Journal, wrong: dict[str, object]) -> None:
+    line = {**asdict(_entry(4)), **wrong}
+    with open(journal.path, "a") as file:
+        file.write(f"{json.dumps(line)}\n")
+    assert [e.epoch for e in journal.epochs()] == [1, 2, 3]
 
 
 def test_an_epoch_trained_again_keeps_its_first_metrics(journal: Journal) -> None:

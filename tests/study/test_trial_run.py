@@ -144,8 +144,9 @@ def test_a_state_of_another_configuration_is_not_taken(
     progress.close()
     record = trial.record()
     assert record is not None
-    record["config"]["training"]["seed"] = 7
-    trial.hand_out(record, 1)
+    training = record.config.training.model_copy(update={"seed": 7})
+    config = record.config.model_copy(update={"training": training})
+    trial.hand_out(record.model_copy(update={"config": config}), 1)
     after = _run(trial, digits)
     assert after[-1].outcome is not None
     assert [e.epoch for e in Journal(trial.journal).lines()] == [1, 1, 2, 3, 4, 5]
@@ -164,7 +165,7 @@ def test_the_best_weights_are_the_best_epochs(
     _run(trial, digits)
     best = Study(study_folder, study_folder.config()).trial("t0001").best_epoch
     assert best is not None
-    _, about = load_weights(trial.best_weights)
+    _, about = load_weights(trial.best_weights, dict)
     assert about["epoch"] == best.epoch
     assert about["metrics"] == best.metrics
 
@@ -195,7 +196,7 @@ def test_a_diverged_trial_keeps_its_epochs_and_its_best(
     assert (outcome.state, outcome.epoch) == ("diverged", 3)
     assert "train_loss" in outcome.reason
     assert [p.epoch for p in progress if p.metrics] == [1, 2]
-    assert load_weights(trial.best_weights)[1]["epoch"] in (1, 2)
+    assert load_weights(trial.best_weights, dict)[1]["epoch"] in (1, 2)
 
 
 def _raiser(error: Exception) -> Iterator[Callable[[Tensor], Tensor]]:

@@ -42,7 +42,9 @@ def test_the_baseline_comes_first_and_is_not_the_samplers(
     search = Search(study_folder, study_config(), 1, Silent())
     assert search.to_run == 5
     assert search.next_trial() == "t0000"
-    assert study_folder.trial("t0000").config().sam.rho == 0.0
+    record = study_folder.trial("t0000").record()
+    assert record is not None
+    assert record.config.sam.rho == 0.0
     assert search.sampler.study.trials == []
     keys = [search.next_trial() for _ in range(5)]
     assert keys == ["t0001", "t0002", "t0003", "t0004", None]
