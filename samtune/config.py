@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -25,6 +25,7 @@ from samtune.errors import UnknownNameError
 from samtune.registry import MODELS, Count, Number
 
 Value = float | int | str | bool | None
+BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
 
 MOST_STEPS = 10_000
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from samtune.cli.console import describe, duration, metric, table
-from samtune.config import StudyConfig
+from samtune.config import BEST, StudyConfig
 from samtune.study.folder import BASELINE_KEY, Outcome
 
 STATE_STYLE = {"finished": "green", "stopped": "dim", "running": "cyan"}
@@ -102,8 +102,7 @@ class Display:
     def _note(self, key: str, value: float | None) -> None:
         if value is None:
             return
-        better = max if self.config.mode == "max" else min
-        if self.best is None or better(value, self.best[1]) != self.best[1]:
+        if self.best is None or BEST[self.config.mode](self.best[1], value) != self.best[1]:
             self.best = key, value
 
     def _line(self, text: str) -> None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.config import StudyConfig, TrialConfig
+from samtune.config import BEST, StudyConfig, TrialConfig
 from samtune.errors import SamtuneError, UnknownNameError
 from samtune.study.folder import (
     BASELINE_KEY,
@@ -58,8 +58,10 @@ class Trial:
     @cached_property
     def best_epoch(self) -> Entry | None:
         """The first epoch with the best metric."""
-        sign = -1 if self.mode == "max" else 1
-        return min(self.epochs, key=lambda e: sign * e.metrics[self.metric], default=None)
+        best: Entry | None = BEST[self.mode](
+            self.epochs, key=lambda e: e.metrics[self.metric], default=None
+        )
+        return best
 
     @property
     def selected_epoch(self) -> Entry | None:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from samtune.checkpoint import load_state, save_state, save_weights
+from samtune.config import BEST
 from samtune.data import DataSplits, load_dataset
 from samtune.study.folder import Outcome, TrialFolder
 from samtune.study.journal import Entry, Journal, now_ms
@@ -105,7 +106,8 @@ def _train(
 
     attempt = 1 + max((line.attempt for line in journal.lines()), default=0)
     known = {entry.epoch for entry in journal.epochs()}
-    best = _best(journal.epochs(), record.metric, record.mode)
+    better = BEST[record.mode]
+    best = better((entry.metrics[record.metric] for entry in journal.epochs()), default=None)
     while True:
         with _trial_code():
             result = next(results, None)
@@ -118,7 +120,7 @@ def _train(
             outcome = Outcome("diverged", result.epoch, reason)
             break
         value = result.metrics[record.metric]
-        is_best = best is None or _improves(value, best, record.mode)
+        is_best = best is None or better(best, value) != best
         if is_best:
             best = value
         _write_epoch(folder, journal, session, attempt, state, result, config.hash, is_best)
@@ -180,17 +182,6 @@ def _restore(state: TrainingState, folder: TrialFolder, journal: Journal, config
         if saved is not None and saved["config_hash"] == config_hash:
             state.load_state_dict(saved)
             return
-
-
-def _best(epochs: list[Entry], metric: str, mode: str) -> float | None:
-    values = [entry.metrics[metric] for entry in epochs]
-    if not values:
-        return None
-    return max(values) if mode == "max" else min(values)
-
-
-def _improves(value: float, best: float, mode: str) -> bool:
-    return value > best if mode == "max" else value < best
 
 
 class _TrialCodeError(Exception):

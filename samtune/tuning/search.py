@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from samtune.config import StudyConfig
+from samtune.config import BEST, StudyConfig
 from samtune.study.folder import BASELINE_KEY, Outcome, StudyFolder, trial_key
 from samtune.study.study import Study, Trial
 from samtune.tuning.sampler import Sampler
@@ -177,4 +177,5 @@ class Search:
             return None
         if self.config.study.select == "last":
             return values[max(values)]
-        return max(values.values()) if self.config.mode == "max" else min(values.values())
+        best: float = BEST[self.config.mode](values.values())
+        return best
