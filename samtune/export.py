@@ -127,14 +127,20 @@ def packed(model: nn.Module, about: Mapping[str, Any], format: Format) -> bytes:
 
 
 def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
-    """The model in an exported file, ready for inference."""
+    """The model in an exported file, ready for inference.
+
+    Raises:
+        SamtuneError: `samtune export` has not written this file.
+    """
     path = Path(path)
     if format_of(path, format) == "pt":
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        weights, recipe = content["weights"], content["model"]
+        about = torch.load(path, map_location="cpu", weights_only=True)
+        weights = about.get("weights") if isinstance(about, dict) else None
     else:
         weights, about = load_weights(path, dict[str, Any])
-        recipe = about["model"]
+    if weights is None or "model" not in about:
+        raise SamtuneError(f"{path} is no file of `samtune export`: it does not name its model")
+    recipe = about["model"]
     model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
     load_into(model, weights)
     return model.eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from samtune.config import StudyConfig
 from samtune.errors import SamtuneError
@@ -110,3 +110,14 @@ def test_a_trial_without_weights_is_said_so(study_folder: StudyFolder, tmp_path:
     empty = Study(study_folder, study_folder.config())
     with pytest.raises(SamtuneError, match="nothing to export"):
         export(empty, None, tmp_path / "best.pt", "pt")
+
+
+@pytest.mark.parametrize("name", ["state_dict.pt", "tensor.pt", "plain.safetensors"])
+def test_a_file_of_another_origin_is_refused(tmp_path: Path, name: str) -> None:
+    weights = {"weight": torch.ones(2)}
+    if name == "plain.safetensors":
+        save_file(weights, tmp_path / name)
+    else:
+        torch.save(weights if name == "state_dict.pt" else torch.ones(2), tmp_path / name)
+    with pytest.raises(SamtuneError, match="does not name its model"):
+        load_exported(tmp_path / name)
