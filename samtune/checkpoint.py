@@ -58,6 +58,7 @@ def load_weights(path: Path, shape: type[T]) -> tuple[dict[str, Tensor], T]:
     """
     try:
         with safe_open(path, framework="pt") as file:
+            # safetensors' file has keys() and cannot be iterated.
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = (file.metadata() or {}).get("samtune", "{}")
     except SafetensorError as error:
@@ -72,5 +73,6 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     models (MNASNet) insist on: these weights have the layout of the model they are loaded into.
     """
     state = OrderedDict(weights)
+    # torch looks for this attribute on the mapping; its type has none.
     state._metadata = getattr(model.state_dict(), "_metadata", {})  # type: ignore[attr-defined]
     model.load_state_dict(state)

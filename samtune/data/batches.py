@@ -86,11 +86,8 @@ class Pixels:
             images = padded(images, augmentation)
             masks = None if masks is None else padded(masks, augmentation)
         border = 2 * augmentation.crop_padding
-        height, width, channels = (
-            images.shape[1] - border,
-            images.shape[2] - border,
-            images.shape[3],
-        )
+        height, width = (side - border for side in images.shape[1:3])
+        channels = images.shape[3]
         self._size = height, width, channels
         self._crops = _row_crops(images, width, channels, device)
         self._targets = targets.to(device, non_blocking=True)

@@ -89,7 +89,8 @@ def _adapt_stem(model: nn.Module, in_channels: int, *, small: bool) -> None:
         nn.Conv2d(
             in_channels,
             first.out_channels,
-            3 if small else first.kernel_size,  # type: ignore[arg-type]  # two numbers, always
+            # The attributes' types allow any count of numbers; a Conv2d has two.
+            3 if small else first.kernel_size,  # type: ignore[arg-type]
             1 if small else first.stride,  # type: ignore[arg-type]
             padding=1 if small else first.padding,  # type: ignore[arg-type]
             bias=first.bias is not None,

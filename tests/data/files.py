@@ -21,6 +21,8 @@ import scipy.io
 import torchvision
 from PIL import Image
 
+from samtune.data import DataSplits, Images
+
 Array = np.ndarray[Any, Any]
 CIFAR_SOURCES = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
 MNIST_SOURCES = {
@@ -247,3 +249,13 @@ SETTINGS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "svhn": _svhn_settings,
 }
 """Writes the files of a data set and returns the settings to load them with."""
+
+
+def labels_by_image(data: DataSplits) -> dict[bytes, int]:
+    """The label of each image to train and validate with, by its pixels."""
+    found = {}
+    for split in (data.train, data.val):
+        assert isinstance(split, Images)
+        for image, label in zip(split.images, split.targets, strict=True):
+            found[image.numpy().tobytes()] = int(label)
+    return found

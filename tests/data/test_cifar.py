@@ -11,7 +11,14 @@ import torchvision
 
 from samtune.data import load_dataset
 from samtune.errors import SamtuneError
-from tests.data.files import CIFAR_SOURCES, classes, pack_cifar, pixels, write_cifar
+from tests.data.files import (
+    CIFAR_SOURCES,
+    classes,
+    labels_by_image,
+    pack_cifar,
+    pixels,
+    write_cifar,
+)
 
 NAMES = sorted(CIFAR_SOURCES)
 IMAGES = pixels(120, 32, 32, 3)  # 100 of them to train on, 20 to test
@@ -30,12 +37,7 @@ def test_every_image_keeps_its_pixels_and_its_label(
     assert data.num_classes == (10 if name == "cifar10" else 100)
     assert (data.in_channels, data.image_size) == (3, (32, 32))
     expected = {i.tobytes(): int(c) for i, c in zip(IMAGES[:100], labels(name)[:100], strict=True)}
-    found = {
-        image.numpy().tobytes(): int(label)
-        for split in (data.train, data.val)
-        for image, label in zip(split.images, split.targets, strict=True)
-    }
-    assert found == expected
+    assert labels_by_image(data) == expected
     test = data.open_test()
     assert test.images.tolist() == IMAGES[100:].tolist()
     assert test.targets.tolist() == labels(name)[100:].tolist()

@@ -9,7 +9,7 @@ import torch
 
 from samtune.data import load_dataset
 from samtune.errors import SamtuneError
-from tests.data.files import MNIST_SOURCES, classes, pixels, write_mnist
+from tests.data.files import MNIST_SOURCES, classes, labels_by_image, pixels, write_mnist
 
 NAMES = sorted(MNIST_SOURCES)
 TRAIN = pixels(100, 28, 28), classes(100, 10)
@@ -30,12 +30,7 @@ def test_every_image_keeps_its_pixels_and_its_label(
     data = load_dataset(name, root=tmp_path, download=packed)
     assert (data.num_classes, data.in_channels, data.image_size) == (10, 1, (28, 28))
     expected = {image.tobytes(): int(label) for image, label in zip(*TRAIN, strict=True)}
-    found = {
-        image.numpy().tobytes(): int(label)
-        for split in (data.train, data.val)
-        for image, label in zip(split.images, split.targets, strict=True)
-    }
-    assert found == expected
+    assert labels_by_image(data) == expected
     test = data.open_test()
     assert test.images[..., 0].tolist() == TEST[0].tolist()
     assert test.targets.tolist() == TEST[1].tolist()
