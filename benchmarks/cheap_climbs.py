@@ -15,9 +15,10 @@ import torch
 from measure import now, options, save
 from scipy.stats import t
 
-from samtune.config import TrialConfig
+from samtune.config.schema import TrialConfig
 from samtune.data import load_dataset
-from samtune.training import set_up, train
+from samtune.training.loop import train
+from samtune.training.state import set_up
 
 WRN_10 = {"name": "wide_resnet", "depth": 10, "width_factor": 1}
 WRN_16 = {"name": "wide_resnet", "depth": 16, "width_factor": 1}

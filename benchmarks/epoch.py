@@ -16,7 +16,8 @@ from torch import nn
 
 from samtune.sam import frozen_batchnorm_stats
 from samtune.tasks import build_task
-from samtune.training import new_model, sam_step, set_up
+from samtune.training.loop import sam_step
+from samtune.training.state import new_model, set_up
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from samtune.amx import has_amx
+from samtune.training.amx import has_amx
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,7 +19,8 @@ from settings import random_splits, trial
 from torch.profiler import ProfilerActivity, profile
 
 from samtune.tasks import build_task
-from samtune.training import sam_step, set_up
+from samtune.training.loop import sam_step
+from samtune.training.state import set_up
 
 MEBI = 2**20
 TRIALS = (1, 2, 4)

@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     trials = parser.parse_args().trials
 
-    from samtune.study_file import check_study
-    from samtune.tracking import wait_until_shipped
+    from samtune.config.study_file import check_study
+    from samtune.config.yaml_reader import parse_yaml
+    from samtune.tracking.process import wait_until_shipped
     from samtune.tuning import run_study
-    from samtune.yaml_reader import parse_yaml
 
     here = Path(__file__).absolute().parent
     study_file = STUDY.format(trials=trials, epochs=EPOCHS)

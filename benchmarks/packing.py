@@ -18,7 +18,8 @@ from measure import compare, default_device, interleave_timed, options, save
 from settings import random_splits, trial
 
 from samtune.tasks import build_task
-from samtune.training import sam_step, set_up
+from samtune.training.loop import sam_step
+from samtune.training.state import set_up
 
 AT_ONCE = (1, 2, 4)
 

@@ -18,10 +18,11 @@ from settings import random_splits, trial
 from torch import nn
 
 from samtune.models import build_model
-from samtune.precision import autocast
 from samtune.sam import SAM
 from samtune.tasks import build_task
-from samtune.training import sam_step, set_up
+from samtune.training.loop import sam_step
+from samtune.training.precision import autocast
+from samtune.training.state import set_up
 
 try:
     from pytorch_optimizer import SAM as PEER

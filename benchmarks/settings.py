@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from samtune.config import TrialConfig
+from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, Images
 from samtune.data.batches import Augmentation
 

@@ -3,8 +3,9 @@
 The map, in the order worth reading:
 
 - `samtune.sam`: the method, an optimizer around any `torch.optim` class.
-- `samtune.training`: the loop, a generator of epochs.
+- `samtune.models`, `samtune.data`, `samtune.tasks`: what is trained, on what, for what.
 - `samtune.config`: what a study file may say.
+- `samtune.training`: the loop, a generator of epochs.
 - `samtune.study`: the folder that holds a study and survives anything.
 - `samtune.tuning`: how Ray Tune and Optuna drive the loop.
 - `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.

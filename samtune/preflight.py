@@ -20,13 +20,16 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from samtune.config import FloatRange, StudyConfig, TrialConfig
+from samtune.config.schema import StudyConfig, TrialConfig
+from samtune.config.space import FloatRange
+from samtune.config.trials import trial_with
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.registry import MODELS
-from samtune.selfcheck import PASSES, Finding, check_sam
 from samtune.tasks import study_metrics
-from samtune.training import new_model, sam_step, set_up, trial_task
+from samtune.training.loop import sam_step
+from samtune.training.selfcheck import PASSES, Finding, check_sam
+from samtune.training.state import new_model, set_up, trial_task
 
 MOST_COMBINATIONS = 512
 PROBE_BYTES = 4096
@@ -192,7 +195,7 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
     corners = []
     problems: dict[str, None] = {}
     for values in itertools.islice(config.combinations(paths), MOST_COMBINATIONS):
-        trial = config.trial_with(values)
+        trial = trial_with(config, values)
         try:
             _check_metric(config, trial, data)
             corners.append(_measured(values, trial, data))
@@ -237,7 +240,7 @@ def _check_metric(config: StudyConfig, trial: TrialConfig, data: DataSplits) -> 
 
 
 def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
-    trial = config.trial_with(corner.values)
+    trial = trial_with(config, corner.values)
     too_large = 12 * corner.macs * trial.training.batch_size > TIMED_BELOW_FLOPS
     if too_large or trial.training.precision == "fp16":  # which CPUs only emulate
         return corner
@@ -265,7 +268,7 @@ def _self_checks(
     """What was found on each model; `corners` has the smallest of each first."""
     found: dict[str, list[Finding] | str] = {}
     for corner in corners:
-        trial = config.trial_with(corner.values)
+        trial = trial_with(config, corner.values)
         if trial.model.name not in found:
             found[trial.model.name] = _self_check(corner.macs, trial, data)
     return found

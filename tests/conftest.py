@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from samtune.config import StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.study_file import check_study
+from samtune.config.yaml_reader import parse_yaml
 from samtune.study.folder import StudyFolder
-from samtune.study_file import check_study
-from samtune.yaml_reader import parse_yaml
 
 TINY = """
 name: tiny

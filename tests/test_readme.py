@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.study_file import check_study
+from samtune.config.yaml_reader import parse_yaml
 from samtune.study import open_study
-from samtune.study_file import check_study
-from samtune.yaml_reader import parse_yaml
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

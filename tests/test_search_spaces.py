@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from samtune.config import to_yaml
+from samtune.config.study_file import read_study, to_yaml
 from samtune.data.splits import DataSplits, Images
 from samtune.preflight import preview
-from samtune.study_file import read_study
 
 FILES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.yaml"))
 SIZES = {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "mnist": (1, 28, 10)}

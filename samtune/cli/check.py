@@ -15,8 +15,8 @@ def check(
 ) -> None:
     """Check a study file and show what it would do; nothing is started."""
     from samtune.cli.summary import print_preview
+    from samtune.config.study_file import read_study
     from samtune.preflight import preview
-    from samtune.study_file import read_study
 
     config = read_study(file, overrides or [], plugin)
     console = new_console()

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from samtune.cli.console import describe, duration, metric, table
-from samtune.config import BEST, StudyConfig
-from samtune.study.folder import BASELINE_KEY, Outcome
+from samtune.config.schema import BEST, StudyConfig
+from samtune.study.trial_folder import BASELINE_KEY, Outcome
 
 STATE_STYLE = {"finished": "green", "stopped": "dim", "running": "cyan"}
 

@@ -22,7 +22,7 @@ def doctor(
     """Try on a model that SAM's promises hold: distance, coming home, statistics, rho = 0."""
     import samtune.models  # noqa: F401 - importing registers
     from samtune.registry import load_plugins
-    from samtune.selfcheck import check_model
+    from samtune.training.selfcheck import check_model
 
     load_plugins(plugin or [], Path.cwd())
     console = new_console()

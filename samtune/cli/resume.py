@@ -31,7 +31,7 @@ def resume(
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
     from samtune.cli.run import attend
-    from samtune.config import MOST_TRIALS
+    from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study
     from samtune.tuning.run import extended

@@ -31,8 +31,8 @@ def run(
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
     from samtune.cli.summary import print_preview
+    from samtune.config.study_file import read_study
     from samtune.preflight import preview
-    from samtune.study_file import read_study
     from samtune.tuning import run_study
 
     extra = [f"name={json.dumps(name)}"] if name is not None else []
@@ -72,7 +72,7 @@ def attend(
     """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
-    from samtune.tracking import wait_until_shipped
+    from samtune.tracking.process import wait_until_shipped
 
     ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
     to_run = before.left if before else config.wanted_trials + config.study.baseline
@@ -87,6 +87,6 @@ def attend(
 
 
 def _tracking_address() -> str:
-    from samtune.tracking import tracking_uri, without_password
+    from samtune.tracking.store import tracking_uri, without_password
 
     return without_password(tracking_uri())

@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from samtune.cli.console import big, describe, duration, metric, size, table
-from samtune.config import FloatRange, IntRange, StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.space import FloatRange, IntRange
 from samtune.preflight import Preview, warnings_of
-from samtune.selfcheck import Finding
 from samtune.study import Study, Trial
+from samtune.training.selfcheck import Finding
 
 
 def print_preview(console: Console, preview: Preview) -> None:

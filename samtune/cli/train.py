@@ -22,9 +22,9 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train the file's `trial:` once, without Ray; the run is a study of one trial."""
+    from samtune.config.study_file import read_study
     from samtune.study import StudyFolder
     from samtune.study.single import train_single
-    from samtune.study_file import read_study
 
     # It runs to its end, however the study's scheduler would judge it.
     config = read_study(file, [*(overrides or []), "study.scheduler=none"], plugin)

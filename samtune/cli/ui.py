@@ -16,7 +16,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open the MLflow UI on the store that studies write to (Ctrl-C ends it)."""
-    from samtune.tracking import tracking_uri, without_password
+    from samtune.tracking.store import tracking_uri, without_password
 
     uri = tracking_uri()
     console = new_console()

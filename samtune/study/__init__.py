@@ -4,8 +4,9 @@ What the workers append there is the truth. The Optuna study, the scheduler's ru
 runs are derived from it and can be rebuilt from it.
 """
 
-from samtune.study.folder import DEFAULT_STORAGE, Outcome, StudyFolder, TrialFolder, study_names
+from samtune.study.folder import DEFAULT_STORAGE, StudyFolder, study_names
 from samtune.study.study import Study, Trial, open_study
+from samtune.study.trial_folder import Outcome, TrialFolder
 
 __all__ = [
     "DEFAULT_STORAGE",

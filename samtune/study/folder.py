@@ -16,168 +16,28 @@ handed out under a session; a worker left over from an older one finds that out 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field
 
-from samtune.config import NAME_PATTERN, StudyConfig, TrialRecord, to_yaml
+from samtune.config.problems import Problems
+from samtune.config.schema import NAME_PATTERN, StudyConfig
+from samtune.config.study_file import check_study, to_yaml
+from samtune.config.yaml_reader import read_yaml
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
-from samtune.problems import Problems
-from samtune.study_file import check_study
-from samtune.yaml_reader import read_yaml
+from samtune.study.driver import Driver
+from samtune.study.manifest import SCHEMA, Manifest, _Schema, installed_versions
+from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder
 
 DEFAULT_STORAGE = Path("samtune_studies")
-BASELINE_KEY = "t0000"
-TRIAL_PATTERN = r"t\d{4,}"
-SCHEMA = 1
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
-
-EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
-TrialState = Literal[EndState, "running", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended.
-
-    Attributes:
-        state: `stopped` is the trial scheduler's doing, the others the trial's own.
-        epoch: the epoch it ended in.
-        reason: one sentence for people; empty where the state says it all.
-    """
-
-    state: EndState
-    epoch: int
-    reason: str = ""
-
-
-class TrialFolder:
-    """One trial's files."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.key = root.name
-
-    @property
-    def journal(self) -> Path:
-        """One line per finished epoch."""
-        return self.root / "epochs.jsonl"
-
-    @property
-    def best_weights(self) -> Path:
-        """The best epoch's weights."""
-        return self.root / "best.safetensors"
-
-    @property
-    def log(self) -> Path:
-        """What the trial printed, and its traceback if it failed."""
-        return self.root / "trial.log"
-
-    def state(self, epoch: int) -> Path:
-        """The training state after this epoch."""
-        return self.root / f"state-{epoch:05d}.pt"
-
-    def hand_out(self, record: TrialRecord, session: int) -> None:
-        """Creates the trial, or gives it out again under a newer session."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        handed_out = record.model_copy(update={"session": session})
-        write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
-        for changed in (self.root, self.root.parent):
-            sync_folder(changed)
-
-    def record(self) -> TrialRecord | None:
-        """What `hand_out` wrote; None where the trial was not handed out completely."""
-        return read_json(self.root / "trial.json", TrialRecord)
-
-    def check_session(self, session: int) -> None:
-        """Raises `FencedError` if a newer session has taken the trial over."""
-        record = self.record()
-        if record is None:
-            raise OSError(f"{self.root} is not there: is the storage shared with this machine?")
-        study = read_json(self.root.parent.parent / "manifest.json", Manifest)
-        if max(record.session, study.session if study else 0) > session:
-            raise FencedError(f"{self.key} was handed out again; session {session} is over")
-
-    def end(self, outcome: Outcome) -> None:
-        """Writes down how the trial ended."""
-        write_json(self.root / "outcome.json", asdict(outcome))
-
-    def outcome(self) -> Outcome | None:
-        """How the trial ended, or None while it has not."""
-        return read_json(self.root / "outcome.json", Outcome)
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The process that runs a study."""
-
-    host: str
-    pid: Annotated[int, Field(gt=0, lt=2**31)]
-    since: str
-    started: str
-
-    @classmethod
-    def this_process(cls) -> Driver:
-        """The calling process."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(socket.gethostname(), os.getpid(), now, _process_start(os.getpid()))
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it ran on this machine, so that one can look whether it still does."""
-        return self.host == socket.gethostname()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it still runs; on another machine one must assume so."""
-        if not self.is_local:
-            return True
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return self.started == _process_start(self.pid)
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is known of a study beside its settings.
-
-    Attributes:
-        session: the number of the last one.
-        driver: who runs the study, or left it without saying goodbye.
-        versions: what it was begun with.
-    """
-
-    schema: int
-    study_id: str
-    session: Annotated[int, Field(ge=0)]
-    driver: Driver | None
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Schema:
-    """What the manifests of all versions have."""
-
-    schema: int
 
 
 class StudyFolder:
@@ -405,26 +265,3 @@ def study_names(storage: Path) -> list[str]:
         raise SamtuneError(f"storage {storage} is no folder; name the one that holds the studies")
     files = [*storage.glob("*/manifest.json"), *storage.glob("*/study.yaml")]
     return sorted({path.parent.name for path in files})
-
-
-def trial_key(number: int) -> str:
-    """`t0007`; number 0 is the baseline."""
-    return f"t{number:04d}"
-
-
-def installed_versions() -> dict[str, str]:
-    """The versions a result depends on."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("samtune", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def _process_start(pid: int) -> str:
-    """The kernel's start time of a process: a pid alone may have been given out again."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]

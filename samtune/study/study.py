@@ -7,17 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.config import BEST, StudyConfig, TrialConfig
+from samtune.config.schema import BEST, StudyConfig, TrialConfig
 from samtune.errors import SamtuneError, UnknownNameError
-from samtune.study.folder import (
-    BASELINE_KEY,
-    DEFAULT_STORAGE,
-    Outcome,
-    StudyFolder,
-    TrialFolder,
-    TrialState,
-)
+from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.journal import Entry, Journal
+from samtune.study.trial_folder import BASELINE_KEY, Outcome, TrialFolder, TrialState
 
 if TYPE_CHECKING:
     import pandas

@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from samtune.checkpoint import load_state, save_state, save_weights
-from samtune.config import BEST
+from samtune.config.schema import BEST
 from samtune.data import DataSplits, load_dataset
-from samtune.study.folder import Outcome, TrialFolder
 from samtune.study.journal import Entry, Journal, now_ms
-from samtune.training import EpochResult, TrainingState, set_up, train
+from samtune.study.trial_folder import Outcome, TrialFolder
+from samtune.training.checkpoint import load_state, save_state, save_weights
+from samtune.training.loop import EpochResult, train
+from samtune.training.state import TrainingState, set_up
 
 KEPT_STATES = 2
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from samtune.checkpoint import load_into, load_state, load_weights
-from samtune.config import TrialConfig
+from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
-from samtune.precision import resolve
 from samtune.study.study import Trial
-from samtune.training import evaluate, new_model, trial_task
+from samtune.training.checkpoint import load_into, load_state, load_weights
+from samtune.training.loop import evaluate
+from samtune.training.precision import resolve
+from samtune.training.state import new_model, trial_task
 
 
 @dataclass(frozen=True)

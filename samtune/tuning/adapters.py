@@ -12,7 +12,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers import TrialScheduler as RayScheduler
 from ray.tune.search import Searcher
 
-from samtune.study.folder import Outcome
+from samtune.study.trial_folder import Outcome
 from samtune.tuning.search import Search
 
 T = TypeVar("T")

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from samtune import tracking
-from samtune.config import ResourcesConfig, StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.study_file import read_study
 from samtune.errors import NoUsableTrialError, SamtuneError
-from samtune.study.folder import DEFAULT_STORAGE, Outcome, StudyFolder
+from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.study import Study
-from samtune.study_file import read_study
+from samtune.study.trial_folder import Outcome
+from samtune.tuning.cluster import Slots, connected, find_slots
 from samtune.tuning.search import Listener, Search
+from samtune.tuning.signals import Signals, handled_signals, time_budget
 
 if TYPE_CHECKING:
     from samtune.tuning.trial import SharedData
 
 WORKER_RETRIES = 3
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-# Read by Ray when it is imported or started; facts of Ray 2.60 that nothing else switches.
-ENVIRONMENT = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay what they were
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files per trial
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's own snapshots: nothing here depends on them
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `_signals` below
-    "TUNE_WARN_THRESHOLD_S": "5",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 class Interrupted(SamtuneError):
@@ -64,15 +46,6 @@ class Silent:
 
     def on_retry(self, key: str, reason: str) -> None:
         """Nothing."""
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials fit into a cluster, and what each of them gets."""
-
-    trials: int
-    cpus: int
-    gpus: float
 
 
 def run_study(
@@ -152,17 +125,17 @@ class _Session:
     force_unlock: bool = False
 
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
-        with folder.session(force_unlock=self.force_unlock) as number, _signals() as signals:
+        with folder.session(force_unlock=self.force_unlock) as number, handled_signals() as signals:
             folder.save_config(config)
             search = signals.search = Search(folder, config, number, self.listener)
             if search.to_run:
                 with (
                     tracking.following(folder.root, config.plugins, self.plugin_folder),
-                    _ray(self.address) as ray,
+                    connected(self.address) as ray,
                 ):
                     slots = find_slots(ray.nodes(), config.study.resources)
                     shared = _shared_data(ray, config)
-                    with _time_budget(self.time_budget_s, signals):
+                    with time_budget(self.time_budget_s, signals):
                         self._tune(search, slots, signals, shared)
         study = Study(folder, config)
         if signals.received:
@@ -180,7 +153,7 @@ class _Session:
         return study
 
     def _tune(
-        self, search: Search, slots: Slots, signals: _Signals, shared: SharedData | None
+        self, search: Search, slots: Slots, signals: Signals, shared: SharedData | None
     ) -> None:
         from ray import tune
 
@@ -247,149 +220,6 @@ def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
         return SharedData(ray.put(load_dataset(dataset.name, **dataset.params).to_share()))
     except (ValueError, TypeError) as error:  # TypeError: it cannot be pickled
         raise SamtuneError(f"dataset {dataset.name}: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _time_budget(seconds: float | None, signals: _Signals) -> Iterator[None]:
-    if seconds is None:
-        yield
-        return
-    timer = threading.Timer(seconds, signals.stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def find_slots(nodes: Sequence[dict[str, Any]], wanted: ResourcesConfig) -> Slots:
-    """How many trials run at once.
-
-    Args:
-        nodes: what `ray.nodes()` gives.
-
-    Raises:
-        SamtuneError: not even one trial fits on any node.
-    """
-    free = [node["Resources"] for node in nodes if node["Alive"]]
-    most_cpus = int(max((node.get("CPU", 0) for node in free), default=0))
-    most_gpus = max((node.get("GPU", 0.0) for node in free), default=0.0)
-    gpus = (1.0 if most_gpus else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
-    trials = 0
-    for node in free:
-        by_cpu = int(node.get("CPU", 0) // wanted.cpus)
-        by_gpu = int(node.get("GPU", 0.0) / gpus + 1e-9) if gpus else by_cpu
-        trials += min(by_cpu, by_gpu)
-    if not trials:
-        raise SamtuneError(
-            f"study.resources asks for {wanted.cpus} CPUs and {gpus:g} GPUs a trial, but the "
-            f"largest node has {most_cpus} CPUs and {most_gpus:g} GPUs. Ask for less, or name a "
-            "cluster with --address."
-        )
-    return Slots(trials, wanted.cpus, gpus)
-
-
-def usable_cpus() -> int:
-    """The CPUs this process may use, which a batch system may have made fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[Any]:
-    """Ray for the time of one session, quiet, on this machine or a cluster."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
-    import ray
-
-    if ray.is_initialized():  # a program that brings its own Ray keeps it
-        yield ray
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not address:
-        options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
-    try:
-        # "local", since without an address Ray would join a cluster it finds on this machine.
-        ray.init(address=address or "local", **options)
-    except Exception as error:
-        where = f"Ray cluster at {address}" if address else "local Ray"
-        raise SamtuneError(
-            f"{where} cannot be reached: {' '.join(str(error).split())[:300]}. If it asks for a "
-            "token, set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=disabled for a cluster without one."
-        ) from error
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the listener's to tell
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-class _Signals:
-    """Ctrl-C, SIGTERM and SIGHUP end a session cleanly; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.search: Search | None = None
-        self._in_tune = False
-        self._before: dict[int, Any] = {}
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + signum)  # the journals are the truth, and they are on the disk
-        self.received = signum
-        if self._in_tune:
-            self.stop()
-        else:
-            raise KeyboardInterrupt
-
-    def install(self) -> None:
-        """Handles the signals here, but for those that `nohup` or a shell has switched off."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets only the main thread handle signals
-        for number in HANDLED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before.setdefault(number, signal.signal(number, self.handle))
-        # Tune puts its own handler later; until then the signal must not end the process.
-        nothing = signal.signal(signal.SIGUSR1, lambda *_: None)
-        self._before.setdefault(signal.SIGUSR1, nothing)
-
-    def restore(self) -> None:
-        """Leaves the signals as they were found."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def stop(self) -> None:
-        """Ends the session: at once where Tune takes the signal, else after the current epochs."""
-        if self.search:
-            self.search.stop()
-        if self._in_tune and self._before:
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    @contextmanager
-    def during_tune(self) -> Iterator[None]:
-        self.install()  # anew, since `ray.init` has put its own handler for SIGTERM
-        self._in_tune = True
-        try:
-            yield
-        finally:
-            self._in_tune = False
-
-
-@contextmanager
-def _signals() -> Iterator[_Signals]:
-    signals = _Signals()
-    signals.install()
-    try:
-        yield signals
-    except KeyboardInterrupt:
-        if not signals.received:
-            raise
-    finally:
-        signals.restore()
 
 
 def _first_failure(study: Study) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from samtune.config import StudyConfig
-from samtune.study.folder import EndState
+from samtune.config.schema import StudyConfig
+from samtune.study.trial_folder import EndState
 from samtune.tuning.space import draw, named
 
 TOLD_AS = {

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from samtune.config import SchedulerConfig
+from samtune.config.schema import SchedulerConfig
 
 
 class TrialScheduler(Protocol):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from samtune.config import BEST, StudyConfig
-from samtune.study.folder import BASELINE_KEY, Outcome, StudyFolder, trial_key
+from samtune.config.schema import BEST, StudyConfig
+from samtune.config.trials import record_of
+from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
+from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
 
@@ -165,7 +167,7 @@ class Search:
             self.sampler.add_ended(trial.values, state, trial.value, values)
 
     def _hand_out(self, key: str, values: dict[str, Any], epochs_done: int) -> str:
-        record = self.config.record(key, values)
+        record = record_of(self.config, key, values)
         self.folder.check_session(self.session)
         self.folder.trial(key).hand_out(record, self.session)
         self.listener.on_start(key, values, epochs_done)

@@ -13,7 +13,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from samtune.config import Choice, Distribution, FloatRange, IntRange, StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.space import Choice, Distribution, FloatRange, IntRange
 
 
 def to_optuna(distribution: Distribution) -> BaseDistribution:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from samtune.checkpoint import save_weights
 from samtune.cli import main
 from samtune.cli.summary import print_preview
+from samtune.config.study_file import read_study
 from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
-from samtune.study_file import read_study
+from samtune.training.checkpoint import save_weights
 from tests.conftest import TINY
 
 

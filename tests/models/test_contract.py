@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from samtune.export import load_exported, packed
+from samtune.export.formats import load_exported, packed
 from samtune.models import build_model, model_names
 from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats

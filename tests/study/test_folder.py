@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from samtune.config import StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, write_atomically, write_json
-from samtune.study.folder import Outcome, StudyFolder, study_names
+from samtune.study.folder import StudyFolder, study_names
+from samtune.study.trial_folder import Outcome
 
 Make = Callable[..., StudyConfig]
 
@@ -87,7 +89,7 @@ def test_a_driver_on_another_machine_is_believed_until_forced(study_folder: Stud
 
 def test_a_trial_handed_out_again_fences_the_older_session(study_folder: StudyFolder) -> None:
     trial = study_folder.trial("t0001")
-    record = study_folder.config().record("t0001", {})
+    record = record_of(study_folder.config(), "t0001", {})
     trial.hand_out(record, 1)
     trial.check_session(1)
     trial.hand_out(record, 2)
@@ -99,7 +101,7 @@ def test_a_trial_handed_out_again_fences_the_older_session(study_folder: StudyFo
 def test_an_outcome_is_written_once_and_read(study_folder: StudyFolder) -> None:
     trial = study_folder.trial("t0001")
     assert trial.outcome() is None
-    trial.hand_out(study_folder.config().record("t0001", {}), 1)
+    trial.hand_out(record_of(study_folder.config(), "t0001", {}), 1)
     trial.end(Outcome("diverged", 3, "val_loss not finite in epoch 3"))
     assert trial.outcome() == Outcome("diverged", 3, "val_loss not finite in epoch 3")
 
@@ -132,7 +134,7 @@ def test_trials_that_are_gone_are_not_begun_anew(
     study_folder: StudyFolder, study_config: Make, tmp_path: Path
 ) -> None:
     trial = study_folder.trial("t0001")
-    trial.hand_out(study_config().record("t0001", {}), 1)
+    trial.hand_out(record_of(study_config(), "t0001", {}), 1)
     write_atomically(trial.journal, b"{}")
     (trial.root / "trial.json").unlink()
     with pytest.raises(SamtuneError, match="t0001 has epochs but no trial.json"):

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from samtune.config import StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
 from samtune.errors import UnknownNameError
-from samtune.study.folder import Outcome, StudyFolder
+from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
+from samtune.study.trial_folder import Outcome
 
 Make = Callable[..., StudyConfig]
 
@@ -24,7 +26,7 @@ CURVES = {
 def _study(folder: StudyFolder, config: StudyConfig) -> Study:
     for number, (key, (values, outcome)) in enumerate(CURVES.items()):
         trial = folder.trial(key)
-        trial.hand_out(config.record(key, {"sam.rho": number / 10}), 1)
+        trial.hand_out(record_of(config, key, {"sam.rho": number / 10}), 1)
         for epoch, value in enumerate(values, 1):
             metrics = {"val_accuracy": value, "val_loss": 1 - value}
             Journal(trial.journal).append(Entry(1, 1, epoch, metrics, 0.1, 0, "", ""))

@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from samtune.checkpoint import load_weights
-from samtune.config import StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import FencedError
 from samtune.registry import MODELS, register_model
-from samtune.study.folder import StudyFolder, TrialFolder
+from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
 from samtune.study.study import Study
+from samtune.study.trial_folder import TrialFolder
 from samtune.study.trial_run import Progress, run_trial
+from samtune.training.checkpoint import load_weights
 
 CPU = torch.device("cpu")
 Make = Callable[..., StudyConfig]
@@ -63,7 +65,7 @@ def trial(study_folder: StudyFolder, study_config: Make) -> TrialFolder:
     )
     study_folder.save_config(config)
     folder = study_folder.trial("t0001")
-    folder.hand_out(config.record("t0001", {}), 1)
+    folder.hand_out(record_of(config, "t0001", {}), 1)
     Saboteur.at_pass = Saboteur.passes = 0
     return folder
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from samtune.config import ResourcesConfig, StudyConfig
+from samtune.config.schema import ResourcesConfig, StudyConfig
 from samtune.errors import NoUsableTrialError, SamtuneError
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
-from samtune.tuning.run import find_slots
+from samtune.tuning.cluster import find_slots
 
 Make = Callable[..., StudyConfig]
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from samtune.config import StudyConfig
+from samtune.config.schema import StudyConfig
 from samtune.tuning.sampler import Sampler
 
 Make = Callable[..., StudyConfig]

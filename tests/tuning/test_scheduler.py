@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samtune.config import SchedulerConfig
+from samtune.config.schema import SchedulerConfig
 from samtune.tuning.scheduler import Asha, Median
 
 

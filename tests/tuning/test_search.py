@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samtune.config import StudyConfig
-from samtune.study.folder import Outcome, StudyFolder, TrialFolder
+from samtune.config.schema import StudyConfig
+from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
+from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 

@@ -1,0 +1,16 @@
+"""What every part of a configuration is: strict and frozen."""
+
+from __future__ import annotations
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+)
+
+
+class Config(BaseModel):
+    """Strict and frozen: unknown keys are refused, numbers are finite."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )

@@ -1,0 +1,91 @@
+"""The optimizers of `torch.optim` by name, their settings, and whether SAM can step with them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from samtune.config.problems import Problems
+from samtune.config.schema import (
+    TrialConfig,
+)
+from samtune.config.yaml_reader import KeyPath
+from samtune.errors import UnknownNameError
+from samtune.registry import Entry
+
+
+def optimizer_class(name: str) -> Any:
+    """The `torch.optim` class of this name, in any capitals.
+
+    Raises:
+        UnknownNameError: there is none, or its steps cannot be SAM's.
+    """
+    import torch
+
+    # LBFGS evaluates the loss several times a step by itself; SparseAdam wants sparse gradients;
+    # Adadelta has a rho of its own, which SAM's would replace.
+    classes = {
+        key.lower(): cls
+        for key, cls in vars(torch.optim).items()
+        if isinstance(cls, type)
+        and issubclass(cls, torch.optim.Optimizer)
+        and key not in ("Optimizer", "LBFGS", "SparseAdam", "Adadelta")
+    }
+    if name.lower() not in classes:
+        raise UnknownNameError("optimizer", name, classes)
+    return classes[name.lower()]
+
+
+def check_optimizer(raw: Any, path: KeyPath, problems: Problems) -> None:
+    """Notes what is wrong with the settings of an optimizer."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        return
+    try:
+        entry = optimizer_entry(raw["name"])
+    except UnknownNameError as error:
+        problems.add((*path, "name"), str(error))
+        return
+    params = {key: value for key, value in raw.items() if key != "name"}
+    problems.validate(entry.schema, params, path)
+    lr = params.get("lr")
+    if isinstance(lr, int | float) and lr <= 0:
+        problems.add((*path, "lr"), f"must be a number above 0, got {lr}.")
+
+
+@functools.cache
+def optimizer_entry(name: str) -> Entry:
+    """A `torch.optim` class, whose signature is its schema as a model's is."""
+    return Entry(name, optimizer_class(name), None, frozenset({"params"}))
+
+
+def cannot_step(trial: TrialConfig) -> str:
+    """What torch or SAM says against the trial's optimizer, from two steps with it.
+
+    Much is refused in a step only: wrong types, weights of a shape that Muon cannot take, numbers
+    that overflow.
+    """
+    import torch
+
+    from samtune.sam import SAM
+
+    cls = optimizer_class(trial.optimizer.name)
+    # A convolution's weights and a bias: what about every model has.
+    weights = [torch.nn.Parameter(torch.ones(2, 2, 1, 1)), torch.nn.Parameter(torch.ones(2))]
+    try:
+        optimizer = SAM(weights, cls, **trial.optimizer.params)
+        for _ in range(2):
+            for weight in weights:
+                weight.grad = torch.full_like(weight, 0.5)
+            optimizer.descend()
+    except Exception as error:  # noqa: BLE001 - whatever torch says against these values
+        reason = " ".join(str(error).split()).rstrip(".")
+        return f"torch.optim.{cls.__name__} refuses this: {reason}"
+    if not all(weight.isfinite().all() for weight in weights):
+        return f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
+    if trial.sam.variant == "msam":
+        try:
+            with optimizer.at_momentum_neighbor():
+                pass
+        except ValueError as error:
+            return f"{error}: set optimizer.momentum above 0, or take another sam.variant"
+    return ""

@@ -1,0 +1,45 @@
+"""What is known of a study beside its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from samtune.study.driver import Driver
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of a study beside its settings.
+
+    Attributes:
+        session: the number of the last one.
+        driver: who runs the study, or left it without saying goodbye.
+        versions: what it was begun with.
+    """
+
+    schema: int
+    study_id: str
+    session: Annotated[int, Field(ge=0)]
+    driver: Driver | None
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Schema:
+    """What the manifests of all versions have."""
+
+    schema: int
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions a result depends on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("samtune", "torch", "torchvision", "numpy", "ray", "optuna", "mlflow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,0 +1,146 @@
+"""What changes while training, and how a trial sets it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from samtune.config.optimizers import optimizer_class
+from samtune.config.schema import TrialConfig
+from samtune.data import DataSplits
+from samtune.models import build_model
+from samtune.registry import MODELS
+from samtune.sam import SAM, norm_parameters
+from samtune.tasks import Task, build_task
+from samtune.training.precision import LossScale, Precision, resolve
+from samtune.training.schedule import lr_factor
+
+FUSED = ("sgd", "adam", "adamw")  # whose fused step torch has for CPUs and for GPUs
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training, and the configuration that it follows.
+
+    Attributes:
+        precision: what the model computes in on this device.
+        steps: optimizer steps so far, over all epochs.
+        loss_scale: for fp16 only.
+    """
+
+    model: nn.Module
+    optimizer: SAM
+    lr_schedule: LRScheduler
+    config: TrialConfig
+    precision: Precision = "fp32"
+    epoch: int = 0
+    steps: int = 0
+    loss_scale: LossScale = field(default_factory=LossScale)
+
+    @property
+    def climbs_now(self) -> bool:
+        """Whether the next step is SAM's, or the base optimizer's alone."""
+        sam = self.config.sam
+        has_started = self.epoch >= sam.start_fraction * self.config.training.epochs
+        return has_started and self.steps % sam.every == 0 and not self.optimizer.is_plain
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers only: it loads with `weights_only=True`."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": self.lr_schedule.state_dict(),
+            "loss_scale": self.loss_scale.state_dict(),
+            "epoch": self.epoch,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_schedule.load_state_dict(state["lr_schedule"])
+        self.loss_scale.load_state_dict(state["loss_scale"])
+        self.epoch = state["epoch"]
+        self.steps = state["steps"]
+
+
+def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> TrainingState:
+    """A model with fresh weights drawn from the trial's seed, and its optimizer.
+
+    Raises:
+        ValueError: the model cannot be built from these values.
+    """
+    training = config.training
+    torch.manual_seed(training.seed)
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+    model = new_model(config, data).to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    if config.sam.variant == "sam_on":
+        norm_parameters(model)  # there must be some
+    if training.compile:
+        model.compile()
+    optimizer = new_optimizer(config, model)
+    schedule = LambdaLR(optimizer, lambda epoch: lr_factor(training, epoch))
+    return TrainingState(model, optimizer, schedule, config, resolve(training.precision, device))
+
+
+def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:
+    """SAM in the trial's variant around the trial's optimizer, fused where torch can."""
+    sam = config.sam
+    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if sam.variant == "asam_eta":
+        # As in the authors' code: weights relative to |w| + eta, biases as they are.
+        weights = {p for name, p in model.named_parameters() if "weight" in name.split(".")[-1]}
+        rest = [p for p in model.parameters() if p not in weights]
+        groups = [{"params": [p for p in model.parameters() if p in weights], "adaptive": True}]
+        groups += [{"params": rest, "adaptive": False}] if rest else []
+    params = config.optimizer.params
+    if config.optimizer.name.lower() in FUSED and not params.keys() & {"fused", "foreach"}:
+        params["fused"] = not params.get("differentiable")
+    return SAM(
+        groups,
+        optimizer_class(config.optimizer.name),
+        rho=sam.rho,
+        adaptive=sam.variant == "asam",
+        eta=sam.eta if sam.variant == "asam_eta" else 0.0,
+        sigma=sam.sigma if sam.variant == "fsam" else 0.0,
+        mean_decay=sam.mean_decay,
+        **params,
+    )
+
+
+def new_model(config: TrialConfig, data: DataSplits) -> nn.Module:
+    """The trial's model, made for the data set's channels, classes and size."""
+    model = build_model(
+        config.model.name,
+        in_channels=data.in_channels,
+        num_classes=data.num_classes,
+        image_size=data.image_size,
+        **config.model.params,
+    )
+    if any(is_lazy(p) for p in model.parameters()):  # LazyLinear and its like want to see an image
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, data.in_channels, *data.image_size))
+        model.train()
+    return model
+
+
+def trial_task(config: TrialConfig, data: DataSplits) -> Task:
+    """What the trial's model is trained for, on this data.
+
+    Raises:
+        ValueError: the task cannot do with these settings.
+    """
+    return build_task(
+        MODELS[config.model.name].task or data.task,
+        num_classes=data.num_classes,
+        label_smoothing=config.training.label_smoothing,
+        mean=data.mean,
+        std=data.std,
+        model_params=config.model.params,
+    )

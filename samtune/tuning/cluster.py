@@ -1,0 +1,104 @@
+"""Ray on this machine or a cluster, and how many trials fit into it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from samtune.config.schema import ResourcesConfig
+from samtune.errors import SamtuneError
+
+if TYPE_CHECKING:
+    pass
+
+# Read by Ray when it is imported or started; facts of Ray 2.60 that nothing else switches.
+ENVIRONMENT = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay what they were
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files per trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's own snapshots: nothing here depends on them
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `handled_signals` below
+    "TUNE_WARN_THRESHOLD_S": "5",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials fit into a cluster, and what each of them gets."""
+
+    trials: int
+    cpus: int
+    gpus: float
+
+
+def find_slots(nodes: Sequence[dict[str, Any]], wanted: ResourcesConfig) -> Slots:
+    """How many trials run at once.
+
+    Args:
+        nodes: what `ray.nodes()` gives.
+
+    Raises:
+        SamtuneError: not even one trial fits on any node.
+    """
+    free = [node["Resources"] for node in nodes if node["Alive"]]
+    most_cpus = int(max((node.get("CPU", 0) for node in free), default=0))
+    most_gpus = max((node.get("GPU", 0.0) for node in free), default=0.0)
+    gpus = (1.0 if most_gpus else 0.0) if wanted.gpus == "auto" else float(wanted.gpus)
+    trials = 0
+    for node in free:
+        by_cpu = int(node.get("CPU", 0) // wanted.cpus)
+        by_gpu = int(node.get("GPU", 0.0) / gpus + 1e-9) if gpus else by_cpu
+        trials += min(by_cpu, by_gpu)
+    if not trials:
+        raise SamtuneError(
+            f"study.resources asks for {wanted.cpus} CPUs and {gpus:g} GPUs a trial, but the "
+            f"largest node has {most_cpus} CPUs and {most_gpus:g} GPUs. Ask for less, or name a "
+            "cluster with --address."
+        )
+    return Slots(trials, wanted.cpus, gpus)
+
+
+def usable_cpus() -> int:
+    """The CPUs this process may use, which a batch system may have made fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray for the time of one session, quiet, on this machine or a cluster."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
+    import ray
+
+    if ray.is_initialized():  # a program that brings its own Ray keeps it
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
+    try:
+        # "local", since without an address Ray would join a cluster it finds on this machine.
+        ray.init(address=address or "local", **options)
+    except Exception as error:
+        where = f"Ray cluster at {address}" if address else "local Ray"
+        raise SamtuneError(
+            f"{where} cannot be reached: {' '.join(str(error).split())[:300]}. If it asks for a "
+            "token, set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=disabled for a cluster without one."
+        ) from error
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the listener's to tell
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

@@ -1,0 +1,124 @@
+"""An exported file loads in plain torch or safetensors and gives the recorded metric exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from samtune.config.schema import StudyConfig
+from samtune.errors import SamtuneError
+from samtune.export.best import export
+from samtune.export.formats import load_exported
+from samtune.study.folder import StudyFolder
+from samtune.study.single import train_single
+from samtune.study.study import Study
+
+Make = Callable[..., StudyConfig]
+
+
+@pytest.fixture(scope="module", params=["best", "last"])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    from samtune.config.study_file import check_study
+    from samtune.config.yaml_reader import parse_yaml
+    from tests.conftest import TINY
+
+    text = TINY.replace("study: {", f"study: {{select: {request.param}, ")
+    storage = tmp_path_factory.mktemp("studies")
+    list(train_single(check_study(parse_yaml(text, "x"), storage), "single", storage))
+    folder = StudyFolder.open(storage, "single")
+    return Study(folder, folder.config())
+
+
+@pytest.mark.parametrize("format", ["pt", "safetensors"])
+def test_the_file_gives_the_recorded_metric_to_the_last_digit(
+    study: Study, tmp_path: Path, format: str
+) -> None:
+    path = tmp_path / f"best.{format}"
+    done = export(study, None, path, format)  # type: ignore[arg-type]
+    trial = study.trials[0]
+    assert trial.selected_epoch is not None
+    assert done.epoch == trial.selected_epoch.epoch
+    assert done.measured == done.recorded == trial.value
+
+    weights = torch.load(path, weights_only=True)["weights"] if format == "pt" else load_file(path)
+    model = load_exported(str(path))
+    assert weights.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in weights.items())
+
+
+def test_an_existing_target_is_replaced_only_when_asked(study: Study, tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_text("mine")
+    with pytest.raises(SamtuneError, match="best.pt exists; add --force"):
+        export(study, None, path, "pt")
+    assert path.read_text() == "mine"
+    export(study, None, path, "pt", overwrite=True)
+    assert path.stat().st_size > 1000
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling link", "folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_an_ordinary_file_is_replaced(
+    study: Study, tmp_path: Path, kind: str, overwrite: bool
+) -> None:
+    path, mine = tmp_path / "best.pt", tmp_path / "mine"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            mine.write_text("mine")
+            path.symlink_to(mine)
+        case "dangling link":
+            path.symlink_to(mine)
+        case "folder":
+            path.mkdir()
+    before = path.lstat()
+    with pytest.raises(SamtuneError, match="best.pt is no ordinary file, so it is not replaced"):
+        export(study, None, path, "pt", overwrite=overwrite)
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not mine.exists() or mine.read_text() == "mine"
+
+
+def test_a_file_of_unknown_format_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(SamtuneError, match="which format is .*best.txt. Name a file that ends in"):
+        load_exported(tmp_path / "best.txt")
+
+
+def test_a_file_that_does_not_hold_the_weights_is_not_exported(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from samtune import export as exporting
+
+    def damaged(path: Path, format: str | None = None) -> torch.nn.Module:
+        model = load_exported(path, format)  # type: ignore[arg-type]
+        with torch.no_grad():
+            model[8].weight.neg_()  # type: ignore[index]
+        return model
+
+    monkeypatch.setattr(exporting, "load_exported", damaged)
+    with pytest.raises(SamtuneError, match="does not hold the trial's weights"):
+        export(study, None, tmp_path / "best.pt", "pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_without_weights_is_said_so(study_folder: StudyFolder, tmp_path: Path) -> None:
+    empty = Study(study_folder, study_folder.config())
+    with pytest.raises(SamtuneError, match="nothing to export"):
+        export(empty, None, tmp_path / "best.pt", "pt")
+
+
+@pytest.mark.parametrize("name", ["state_dict.pt", "tensor.pt", "plain.safetensors"])
+def test_a_file_of_another_origin_is_refused(tmp_path: Path, name: str) -> None:
+    weights = {"weight": torch.ones(2)}
+    if name == "plain.safetensors":
+        save_file(weights, tmp_path / name)
+    else:
+        torch.save(weights if name == "state_dict.pt" else torch.ones(2), tmp_path / name)
+    with pytest.raises(SamtuneError, match="does not name its model"):
+        load_exported(tmp_path / name)

@@ -1,0 +1,43 @@
+"""What a journal records is what the saved weights give, for each kind of task."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from samtune.config.study_file import read_study
+from samtune.study import open_study
+from samtune.study.single import train_single
+from samtune.study.weights import load_trained
+
+TRIALS = [
+    ("{name: resnet, blocks: [1], channels: [4]}", "{name: digits}", "val_accuracy"),
+    (
+        "{name: capsnet, channels: 4, primary_capsules: 1, kernel_size: 3, decoder: [4]}",
+        "{name: digits}",
+        "val_reconstruction_error",
+    ),
+    ("{name: unet, base_channels: 2}", "{name: digits_segmentation}", "val_dice"),
+]
+
+
+@pytest.mark.parametrize(("model", "dataset", "metric"), TRIALS, ids=lambda text: text[7:14])
+def test_saved_weights_give_the_recorded_metrics_to_the_last_digit(
+    tmp_path, model, dataset, metric
+):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        f"name: kept\ntrial:\n  model: {model}\n  dataset: {dataset}\n"
+        "  optimizer: {name: adam, lr: 0.003}\n  training: {epochs: 2, batch_size: 100}\n"
+        f"study: {{metric: {metric}}}\n"
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        progress = list(train_single(read_study(path), "kept", tmp_path))
+        trained = load_trained(open_study("kept", tmp_path).trials[0])
+        measured = trained.evaluate()
+    finally:
+        torch.set_num_threads(threads)
+    assert progress[-1].outcome.state == "finished"
+    assert measured == {name: trained.metrics[name] for name in measured}

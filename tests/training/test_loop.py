@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from samtune.config.schema import StudyConfig, TrainingConfig, TrialConfig
+from samtune.config.trials import trial_with
+from samtune.data import DataSplits, load_dataset
+from samtune.training.loop import EpochResult, train
+from samtune.training.schedule import lr_factor
+from samtune.training.state import TrainingState, set_up
+
+CPU = torch.device("cpu")
+Make = Callable[..., StudyConfig]
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSplits:
+    return load_dataset("digits", label_noise=0.4)
+
+
+@pytest.fixture
+def trial(study_config: Make) -> TrialConfig:
+    return study_config(
+        ("depth: 10", "depth: 10, dropout: 0.2"), ("epochs: 3", "epochs: 3, precision: fp32")
+    ).trial
+
+
+def _run(
+    config: TrialConfig, data: DataSplits, state: TrainingState | None = None
+) -> tuple[TrainingState, list[EpochResult]]:
+    state = state or set_up(config, data, CPU)
+    return state, list(train(state, config, data, CPU))
+
+
+def _metrics(results: list[EpochResult]) -> list[dict[str, float]]:
+    return [r.metrics for r in results]
+
+
+def test_resuming_equals_never_having_stopped(trial: TrialConfig, digits: DataSplits) -> None:
+    whole_state, whole = _run(trial, digits)
+
+    state = set_up(trial, digits, CPU)
+    first = next(iter(train(state, trial, digits, CPU)))
+    buffer = io.BytesIO()
+    torch.save(state.state_dict(), buffer)
+    torch.manual_seed(999)  # another process has another generator
+    fresh = set_up(trial, digits, CPU)
+    fresh.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    fresh, rest = _run(trial, digits, fresh)
+
+    assert _metrics([first, *rest]) == _metrics(whole)
+    for name, value in whole_state.model.state_dict().items():
+        assert torch.equal(value, fresh.model.state_dict()[name]), name
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    trial: TrialConfig, digits: DataSplits
+) -> None:
+    one = _run(trial, digits)[1]
+    assert _metrics(one) == _metrics(_run(trial, digits)[1])
+    other = trial.model_copy(update={"training": trial.training.model_copy(update={"seed": 1})})
+    assert _metrics(one) != _metrics(_run(other, digits)[1])
+
+
+def test_rho_zero_is_a_loop_of_plain_torch(trial: TrialConfig, digits: DataSplits) -> None:
+    import numpy as np
+    import torch.nn.functional as F
+
+    config = trial.model_copy(update={"sam": trial.sam.model_copy(update={"rho": 0.0})})
+    state, results = _run(config, digits)
+
+    model = copy.deepcopy(set_up(config, digits, CPU).model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    batches = digits.train_batches(400, CPU)
+    losses = []
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * epoch / 3)) / 2
+        seeds = np.random.SeedSequence([0, epoch + 1]).generate_state(2)
+        model.train()
+        epoch_losses: list[torch.Tensor] = []
+        for inputs, targets in batches.shuffled(int(seeds[1])):
+            steps = 3 * epoch + len(epoch_losses)
+            dropout = np.random.SeedSequence([0, epoch, steps]).generate_state(1)
+            torch.manual_seed(int(dropout[0]))
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            epoch_losses.append(loss.detach())
+        losses.append(torch.stack(epoch_losses).mean().item())
+    assert [r.metrics["train_loss"] for r in results] == losses
+    for name, value in state.model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", {0: 1.0, 5: 1.0, 9: 1.0}),
+        ("cosine", {0: 1.0, 5: 0.5, 9: (1 + math.cos(0.9 * math.pi)) / 2}),
+        ("step", {2: 1.0, 3: 0.2, 6: 0.04, 8: 0.008}),
+    ],
+)
+def test_learning_rate_schedules_by_hand(schedule: str, factors: dict[int, float]) -> None:
+    training = TrainingConfig(epochs=10, lr_schedule=schedule)
+    for epoch, factor in factors.items():
+        assert lr_factor(training, epoch) == pytest.approx(factor, rel=1e-12)
+
+
+def test_sam_beats_sgd_under_label_noise(study_config: Make, digits: DataSplits) -> None:
+    """The question the bundled study asks, at a tenth of its size."""
+    config = study_config(("epochs: 3", "epochs: 12"), ("batch_size: 400", "batch_size: 120"))
+
+    def last(rho: float) -> float:
+        return _run(trial_with(config, {"sam.rho": rho}), digits)[1][-1].metrics["val_accuracy"]
+
+    assert last(0.5) > last(0.0) + 0.1
+
+
+def test_not_finite_metrics_are_named() -> None:
+    result = EpochResult(1, {"train_loss": math.nan, "val_loss": 0.1, "lr": math.inf}, 0.1)
+    assert result.not_finite == ["train_loss", "lr"]

@@ -1,0 +1,101 @@
+"""What `auto` stands for, on hardware that is described here and on that of the test itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from samtune import amx, precision
+from samtune.training.precision import resolve
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+
+
+class Processor:
+    """What torch reports of a processor, and what is found behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        monkeypatch.delenv(amx.LIMIT, raising=False)
+        amx.has_amx.cache_clear()
+
+    def has(self, *, amx_flag: bool, tiles: bool, avx512_bf16: bool, amd: bool) -> None:
+        set_ = self._monkeypatch.setattr
+        set_(torch.cpu, "_is_amx_tile_supported", lambda: amx_flag)
+        set_(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+        set_(amx, "_has_tiles", lambda: tiles)
+        set_(precision, "_is_amd", lambda: amd)
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch):
+    yield Processor(monkeypatch)
+    amx.has_amx.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("amx_flag", "tiles", "avx512_bf16", "amd", "expected"),
+    [
+        (True, True, True, False, "bf16"),  # Sapphire Rapids
+        (True, False, True, False, "fp32"),  # the same in a virtual machine without tiles
+        (False, False, True, True, "bf16"),  # Zen 4
+        (False, False, True, False, "fp32"),  # Cooper Lake: the instruction is there and slow
+        (False, False, False, True, "fp32"),  # Zen 3
+    ],
+)
+def test_auto_is_bf16_where_that_is_faster(
+    processor: Processor, amx_flag, tiles, avx512_bf16, amd, expected
+) -> None:
+    processor.has(amx_flag=amx_flag, tiles=tiles, avx512_bf16=avx512_bf16, amd=amd)
+    assert resolve("auto", CPU) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_auto_on_a_gpu_is_bf16_from_ampere_on(monkeypatch, capability, expected) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve("auto", GPU) == expected
+
+
+@pytest.mark.parametrize("named", ["fp32", "bf16", "fp16"])
+def test_a_named_precision_is_kept(named) -> None:
+    assert resolve(named, CPU) == named
+
+
+def test_amx_without_tiles_is_ruled_out_unless_the_user_set_a_limit(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(amx.LIMIT, "AVX2")  # so that monkeypatch puts back what was there
+    processor.has(amx_flag=True, tiles=False, avx512_bf16=True, amd=False)
+    amx.avoid_missing_amx()
+    assert os.environ[amx.LIMIT] == "AVX2"
+    del os.environ[amx.LIMIT]
+    amx.avoid_missing_amx()
+    assert os.environ[amx.LIMIT] == amx.WITHOUT_AMX
+
+
+def test_a_users_limit_below_amx_makes_auto_fp32(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor.has(amx_flag=True, tiles=True, avx512_bf16=True, amd=False)
+    monkeypatch.setenv(amx.LIMIT, "AVX512_CORE_BF16")
+    assert resolve("auto", CPU) == "fp32"
+
+
+def test_a_bfloat16_layer_runs_on_this_machine() -> None:
+    """In a process of its own: what fails here is an illegal instruction."""
+    code = """
+import torch
+from samtune.training.precision import autocast
+with autocast("bf16", torch.device("cpu")):
+    torch.nn.Linear(64, 64)(torch.randn(32, 64)).float().sum().backward()
+"""
+    environment = {k: v for k, v in os.environ.items() if k != amx.LIMIT}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
