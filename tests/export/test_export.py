@@ -93,7 +93,7 @@ def test_a_file_of_unknown_format_is_said_so(tmp_path: Path) -> None:
 def test_a_file_that_does_not_hold_the_weights_is_not_exported(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from samtune import export as exporting
+    from samtune.export import best as exporting
 
     def damaged(path: Path, format: str | None = None) -> torch.nn.Module:
         model = load_exported(path, format)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from samtune.files import read_json
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import Outcome
+from samtune.tracking.shipper import Shipper
 
 Make = Callable[..., StudyConfig]
 
@@ -45,7 +46,7 @@ def _append(trial: object, epoch: int) -> None:
 
 
 def _ship(folder: StudyFolder, uri: str) -> int:
-    return tracking.Shipper(folder, uri).ship()
+    return Shipper(folder, uri).ship()
 
 
 def _runs(uri: str) -> dict[str, mlflow.entities.Run]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from samtune import amx, precision
+from samtune.training import amx, precision
 from samtune.training.precision import resolve
 
 CPU = torch.device("cpu")
