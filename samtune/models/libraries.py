@@ -54,9 +54,9 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
             pretrained: begin with torchvision's best weights, all but the classifier's, which start
                 afresh, as a small stem does. They have seen images normalised by ImageNet's mean
                 and deviation. For grey images the first kernels are added up over the colours.
-            freeze: parts that do not train, by their names in the model, [conv1, bn1, layer1] of a
-                ResNet; backbone is all but the classifier. Their batch norms use the statistics
-                they came with.
+            freeze: parts that do not train, by their names in the model, such as conv1, bn1 and
+                layer1 of a ResNet; backbone is all but the classifier. Their batch norms use the
+                statistics they came with.
         """
         from torchvision import models
 
@@ -170,9 +170,9 @@ def _timm(name: str) -> Callable[..., nn.Module]:
             pretrained: begin with timm's default weights, all but the classifier's, which start
                 afresh, as a small stem does. Most have seen images normalised by ImageNet's mean
                 and deviation. Timm fits the first kernels to the images' channels.
-            freeze: parts that do not train, by their names in the model, [conv1, bn1, layer1] of a
-                ResNet; backbone is all but the classifier. Their batch norms use the statistics
-                they came with.
+            freeze: parts that do not train, by their names in the model, such as conv1, bn1 and
+                layer1 of a ResNet; backbone is all but the classifier. Their batch norms use the
+                statistics they came with.
         """
         import timm
 

@@ -35,7 +35,7 @@ TORCHVISION = [
         "squeezenet1_1",
     )
 ]
-TIMM = [f"timm/{name}" for name in ("resnet18", "mobilenetv3_small_050", "convnext_atto")]
+TIMM = [f"timm/{name}" for name in ("mobilenetv3_small_050", "convnext_atto")]
 EVERY = [*model_names(), *TORCHVISION, *TIMM]
 
 
