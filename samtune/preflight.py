@@ -25,6 +25,7 @@ from samtune.config.space import FloatRange
 from samtune.config.trials import trial_with
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError, StudyFileError
+from samtune.models import fetch_pretrained
 from samtune.registry import MODELS
 from samtune.tasks import study_metrics
 from samtune.training.loop import sam_step
@@ -103,7 +104,7 @@ def preview(
 
     Raises:
         StudyFileError: the search space allows what cannot be built.
-        SamtuneError: the data set or the storage is not there.
+        SamtuneError: the data set, the storage or a model's pretrained weights are not there.
     """
     free = free_space(storage)
     dataset = config.trial.dataset
@@ -208,7 +209,15 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
             ] = None
     if problems:
         raise StudyFileError(f"study {config.name}", list(problems))
+    _fetch_pretrained([trial_with(config, corner.values) for corner in corners])
     return corners
+
+
+def _fetch_pretrained(trials: Sequence[TrialConfig]) -> None:
+    """Each model's pretrained weights once: what cannot be had is not left for trials to find."""
+    named = {t.model.name: t.model for t in trials if t.model.params.get("pretrained")}
+    for model in named.values():
+        fetch_pretrained(model.name, **model.params)
 
 
 def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> Corner:

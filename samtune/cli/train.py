@@ -23,11 +23,13 @@ def train(
 ) -> None:
     """Train the file's `trial:` once, without Ray; the run is a study of one trial."""
     from samtune.config.study_file import read_study
+    from samtune.models import fetch_pretrained
     from samtune.study import StudyFolder
     from samtune.study.single import train_single
 
     # It runs to its end, however the study's scheduler would judge it.
     config = read_study(file, [*(overrides or []), "study.scheduler=none"], plugin)
+    fetch_pretrained(config.trial.model.name, **config.trial.model.params)
     run = f"{config.name}-train" if name is None else name
     console = new_console()
     for progress in train_single(config, run, storage):

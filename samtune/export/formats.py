@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from samtune.errors import SamtuneError
-from samtune.models import build_model
+from samtune.models import architecture_alone, build_model
 from samtune.training.checkpoint import load_into, load_weights
 
 Format = Literal["pt", "safetensors"]
+MOST_REGISTERED = 16  # for each tensor of the file; builders may make a model several times
 SUFFIXES: dict[str, Format] = {".pt": "pt", ".pth": "pt", ".safetensors": "safetensors"}
 
 
@@ -49,20 +53,79 @@ def packed(model: nn.Module, about: Mapping[str, Any], format: Format) -> bytes:
 
 
 def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
-    """The model in an exported file, ready for inference.
+    """The model in an exported file, ready for inference; nothing in the file is executed.
 
     Raises:
-        SamtuneError: `samtune export` has not written this file.
+        SamtuneError: `samtune export` has not written this file, or not for this installation: the
+            module that registers a model of your own is to be imported first.
     """
     path = Path(path)
-    if format_of(path, format) == "pt":
-        about = torch.load(path, map_location="cpu", weights_only=True)
-        weights = about.get("weights") if isinstance(about, dict) else None
-    else:
-        weights, about = load_weights(path, dict[str, Any])
-    if weights is None or "model" not in about:
+    weights, about = _read(path, format_of(path, format))
+    recipe = about.get("model") if isinstance(about, Mapping) else None
+    if not isinstance(weights, Mapping) or not isinstance(recipe, Mapping):
         raise SamtuneError(f"{path} is no file of `samtune export`: it does not name its model")
-    recipe = about["model"]
-    model = build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
-    load_into(model, weights)
+    try:
+        with architecture_alone():
+            with torch.device("meta"), _few_parameters(len(weights)):
+                _check_shapes(_built(recipe), weights)
+            model = _built(recipe)
+        load_into(model, weights)
+    except SamtuneError as error:
+        raise SamtuneError(f"{path} cannot be loaded: {error}") from error
+    except Exception as error:  # a recipe of another origin may say anything
+        raise SamtuneError(
+            f"{path} is no file of `samtune export`, or one of another version: its model "
+            f"cannot be built from its recipe: {_in_short(error)}"
+        ) from error
     return model.eval()
+
+
+def _read(path: Path, format: Format) -> tuple[Any, Any]:
+    """The weights, and all that is said about them."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise SamtuneError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        if format == "safetensors":
+            return load_weights(path, dict[str, Any])
+        about = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise some ten kinds for bytes of other origins
+        raise SamtuneError(
+            f"{path} is no file of `samtune export`, or is damaged: {_in_short(error)}"
+        ) from error
+    return (about.get("weights"), about) if isinstance(about, dict) else (None, about)
+
+
+def _built(recipe: Mapping[str, Any]) -> nn.Module:
+    return build_model(**{**recipe, "image_size": tuple(recipe["image_size"])})
+
+
+def _check_shapes(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Compares before a real model takes memory."""
+    for name, own in model.state_dict().items():
+        found = weights.get(name)
+        if isinstance(found, Tensor) and not is_lazy(own) and found.shape != own.shape:
+            raise ValueError(f"{name} is {tuple(found.shape)}, its model's {tuple(own.shape)}")
+
+
+@contextmanager
+def _few_parameters(tensors: int) -> Iterator[None]:
+    """Stops the building of a model that has far more parameters than the file has tensors."""
+    left = MOST_REGISTERED * (tensors + 1)
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"its recipe makes more than the file's {tensors} tensors")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -18,9 +18,10 @@ from samtune.models import (  # noqa: F401 - importing registers
     wide_resnet,
     wide_resnet_maxpool,
 )
+from samtune.models.pretrained import architecture_alone
 from samtune.registry import MODELS
 
-__all__ = ["build_model", "model_names"]
+__all__ = ["architecture_alone", "build_model", "fetch_pretrained", "model_names"]
 
 
 def model_names() -> list[str]:
@@ -48,11 +49,27 @@ def build_model(
     Raises:
         UnknownNameError: no such model.
         ValueError: the architecture cannot be built from these values.
+        SamtuneError: its pretrained weights cannot be had.
     """
     entry = MODELS[name]
+    if image_size is None and entry.requires("image_size"):
+        raise ValueError(f"model {name!r} needs the images' size: image_size=(height, width)")
     provided = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     wanted = {key: value for key, value in provided.items() if entry.accepts(key)}
     model = entry.factory(**wanted, **params)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model {name!r}: its factory returned {type(model).__name__}, no Module")
     return model
+
+
+def fetch_pretrained(name: str, **params: Any) -> None:
+    """Loads a library model's pretrained weights once, if its parameters ask for any.
+
+    They are in the library's cache then, or it is said once why they are not, before every trial
+    asks for them.
+
+    Raises:
+        SamtuneError: they cannot be had.
+    """
+    if params.get("pretrained") and name.partition("/")[0] in MODELS.families:
+        build_model(name, in_channels=3, num_classes=2, **params)

@@ -2,7 +2,7 @@
 
     images (B, C, H, W)
       -> stem: convolution, batch norm, ReLU (and max pooling)   reduced 1, 2 or 4 times
-      -> stages of residual blocks; each but the first halves the map
+      -> stages of residual blocks; each but the first halves the map (or see `layout`)
       -> mean over all pixels -> logits (B, num_classes)
 
 Blocks are two 3x3 convolutions wide, or, as a bottleneck, 1x1 - 3x3 - 1x1. The bottleneck's stride
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from samtune.registry import Count, register_model
 
+Layout = Literal["paper", "labml"]
+
 
 @register_model("resnet")
 def resnet(
@@ -30,6 +32,7 @@ def resnet(
     bottlenecks: Sequence[Count] | None = None,
     first_kernel_size: Count = 3,
     stem_reduction: Literal[1, 2, 4] = 1,
+    layout: Layout = "paper",
 ) -> ResNet:
     """A residual network of any number of stages; the default is the paper's CIFAR ResNet-20.
 
@@ -45,6 +48,9 @@ def resnet(
         first_kernel_size: of the first convolution; odd.
         stem_reduction: 1 keeps the image's size, 2 halves it in the first convolution, 4 adds a
             max pooling, as for ImageNet.
+        layout: labml is that of labml's annotated implementation, which has `stem_reduction` 2:
+            of all blocks the very first alone halves the map, convolutions have biases and torch's
+            own initial weights, and the stem is as wide as the first stage and has no ReLU.
     """
     for name, values in (("channels", channels), ("bottlenecks", bottlenecks)):
         if values is not None and len(values) != len(blocks):
@@ -57,7 +63,14 @@ def resnet(
     if first_kernel_size % 2 == 0:
         raise ValueError(f"first_kernel_size must be odd, got {first_kernel_size}")
     return ResNet(
-        in_channels, num_classes, blocks, channels, bottlenecks, first_kernel_size, stem_reduction
+        in_channels,
+        num_classes,
+        blocks,
+        channels,
+        bottlenecks,
+        first_kernel_size,
+        stem_reduction,
+        layout,
     )
 
 
@@ -73,25 +86,27 @@ class ResNet(nn.Sequential):
         bottlenecks: Sequence[int] | None,
         first_kernel_size: int,
         stem_reduction: int,
+        layout: Layout,
     ) -> None:
-        width = (bottlenecks or channels)[0]
-        stem = [
-            *_conv_norm(in_channels, width, first_kernel_size, 1 if stem_reduction == 1 else 2),
-            nn.ReLU(inplace=True),
-        ]
+        paper = layout == "paper"
+        width = ((bottlenecks if paper else None) or channels)[0]
+        first_stride = 1 if stem_reduction == 1 else 2
+        stem = _conv_norm(in_channels, width, first_kernel_size, first_stride, bias=not paper)
+        if paper:
+            stem.append(nn.ReLU(inplace=True))
         if stem_reduction == 4:
             stem.append(nn.MaxPool2d(3, 2, padding=1))
         stages = []
         for i, count in enumerate(blocks):
             for j in range(count):
-                stride = 2 if i and not j else 1
+                halves = not j and (i > 0 if paper else i == 0)
                 inner = bottlenecks[i] if bottlenecks else None
-                stages.append(_block(width, inner, channels[i], stride))
+                stages.append(_block(width, inner, channels[i], 1 + halves, bias=not paper))
                 width = channels[i]
         super().__init__(
             *stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes)
         )
-        for module in self.modules():
+        for module in self.modules() if paper else ():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -99,14 +114,16 @@ class ResNet(nn.Sequential):
 class ResidualBlock(nn.Module):
     """relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, *, bias: bool = False
+    ) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *_conv_norm(in_channels, out_channels, 3, stride),
+            *_conv_norm(in_channels, out_channels, 3, stride, bias=bias),
             nn.ReLU(inplace=True),
-            *_conv_norm(out_channels, out_channels, 3),
+            *_conv_norm(out_channels, out_channels, 3, bias=bias),
         )
-        self.shortcut = _shortcut(in_channels, out_channels, stride)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride), rounded up."""
@@ -116,38 +133,42 @@ class ResidualBlock(nn.Module):
 class BottleneckResidualBlock(nn.Module):
     """A residual block that works in fewer channels than it takes and gives."""
 
-    def __init__(self, in_channels: int, inner: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, inner: int, out_channels: int, stride: int, *, bias: bool = False
+    ) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            *_conv_norm(in_channels, inner, 1),
+            *_conv_norm(in_channels, inner, 1, bias=bias),
             nn.ReLU(inplace=True),
-            *_conv_norm(inner, inner, 3, stride),
+            *_conv_norm(inner, inner, 3, stride, bias=bias),
             nn.ReLU(inplace=True),
-            *_conv_norm(inner, out_channels, 1),
+            *_conv_norm(inner, out_channels, 1, bias=bias),
         )
-        self.shortcut = _shortcut(in_channels, out_channels, stride)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride), rounded up."""
         return F.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
-def _block(in_channels: int, inner: int | None, out_channels: int, stride: int) -> nn.Module:
+def _block(
+    in_channels: int, inner: int | None, out_channels: int, stride: int, *, bias: bool
+) -> nn.Module:
     if inner is None:
-        return ResidualBlock(in_channels, out_channels, stride)
-    return BottleneckResidualBlock(in_channels, inner, out_channels, stride)
+        return ResidualBlock(in_channels, out_channels, stride, bias=bias)
+    return BottleneckResidualBlock(in_channels, inner, out_channels, stride, bias=bias)
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def _shortcut(in_channels: int, out_channels: int, stride: int, *, bias: bool) -> nn.Module:
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(*_conv_norm(in_channels, out_channels, 1, stride))
+    return nn.Sequential(*_conv_norm(in_channels, out_channels, 1, stride, bias=bias))
 
 
 def _conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, bias: bool
 ) -> list[nn.Module]:
+    # A bias is for labml's layout alone: the batch norm that follows takes it away again.
     padding = kernel_size // 2
-    # No bias: the batch norm that follows would take it away again.
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
     return [conv, nn.BatchNorm2d(out_channels)]

@@ -28,19 +28,21 @@ def unet(
     num_classes: int,
     image_size: tuple[int, int] | None = None,
     base_channels: Count = 64,
+    batch_norm: bool = False,
 ) -> UNet:
     """U-Net: one logit a pixel and class (one alone for foreground against background).
 
     One departure: the 3x3 convolutions are padded, so that 64 pixels give 64 and not a small
-    frame's worth less. No batch norm, as in the paper.
+    frame's worth less.
 
     Args:
         base_channels: channels of the first stage, doubled four times on the way down.
+        batch_norm: after every 3x3 convolution, which then has no bias; the paper has none.
     """
     if image_size and min(image_size) < SMALLEST:
         size = "x".join(str(side) for side in image_size)
         raise ValueError(f"images must be at least {SMALLEST}x{SMALLEST} pixels, got {size}")
-    return UNet(in_channels, num_classes, base_channels)
+    return UNet(in_channels, num_classes, base_channels, batch_norm)
 
 
 def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -53,24 +55,29 @@ def center_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
 class UNet(nn.Module):
     """See `unet`."""
 
-    def __init__(self, in_channels: int, num_classes: int, base_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, base_channels: int, batch_norm: bool
+    ) -> None:
         super().__init__()
         widths = [base_channels * 2**i for i in range(STAGES + 1)]
         self.down = nn.ModuleList(
-            DoubleConvolution(before, after)
+            DoubleConvolution(before, after, batch_norm)
             for before, after in zip([in_channels, *widths], widths[:-1], strict=False)
         )
         self.down_sample = DownSample()
-        self.middle = DoubleConvolution(widths[-2], widths[-1])
+        self.middle = DoubleConvolution(widths[-2], widths[-1], batch_norm)
         wide_first = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up_sample = nn.ModuleList(UpSample(wide, narrow) for wide, narrow in wide_first)
         self.concat = CropAndConcat()
-        self.up = nn.ModuleList(DoubleConvolution(wide, narrow) for wide, narrow in wide_first)
+        self.up = nn.ModuleList(
+            DoubleConvolution(wide, narrow, batch_norm) for wide, narrow in wide_first
+        )
         self.logits = nn.Conv2d(base_channels, num_classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # the paper's: normal with variance 2 / fan-in
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # every one here has a bias
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, num_classes, H', W'), multiples of 16."""
@@ -87,15 +94,15 @@ class UNet(nn.Module):
 
 
 class DoubleConvolution(nn.Sequential):
-    """Twice a 3x3 convolution with ReLU; the size unchanged."""
+    """Twice a 3x3 convolution, batch norm if wanted, and ReLU; the size unchanged."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-        )
+    def __init__(self, in_channels: int, out_channels: int, batch_norm: bool) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv2d(channels, out_channels, 3, padding=1, bias=not batch_norm))
+            layers += [nn.BatchNorm2d(out_channels)] if batch_norm else []
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
 
 
 class DownSample(nn.MaxPool2d):

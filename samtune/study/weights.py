@@ -12,6 +12,7 @@ from torch import nn
 from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
+from samtune.models import architecture_alone
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
@@ -85,7 +86,8 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         weights, epoch, metrics, device = _last_weights(trial)
     config = trial.config
     data = load_dataset(config.dataset.name, **config.dataset.params)
-    model = new_model(config, data)
+    with architecture_alone():
+        model = new_model(config, data)
     try:
         load_into(model, weights)
     except RuntimeError as error:

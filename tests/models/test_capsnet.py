@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -73,4 +71,16 @@ def test_the_other_capsules_do_not_reach_the_decoder():
     changed[:, [0, 2]] = 5.0
     only = torch.tensor([1])
     assert torch.equal(decoder(capsules, only), decoder(changed, only))
-    assert math.isclose(decoder(capsules, only).min().item(), 0.5, abs_tol=0.5)
+
+
+def test_the_chosen_capsule_reaches_the_decoder_and_pixels_stay_between_0_and_1():
+    torch.manual_seed(0)
+    decoder = small().decoder
+    capsules = 1e3 * torch.randn(1, 3, 16)
+    changed = capsules.clone()
+    changed[:, 1] = -changed[:, 1]
+    only = torch.tensor([1])
+    assert not torch.equal(decoder(capsules, only), decoder(changed, only))
+    drawn = decoder(capsules, only)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1

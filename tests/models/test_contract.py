@@ -1,4 +1,4 @@
-"""What every registered model must do; torchvision stands for itself with ten families."""
+"""What every registered model must do; the libraries stand for themselves with some of theirs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ TORCHVISION = [
         "squeezenet1_1",
     )
 ]
-EVERY = [*model_names(), *TORCHVISION]
+TIMM = [f"timm/{name}" for name in ("mobilenetv3_small_050", "convnext_atto")]
+EVERY = [*model_names(), *TORCHVISION, *TIMM]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def made(name):
         name, in_channels=1, num_classes=CLASSES, image_size=(32, 32), **SMALL.get(name, {})
     )
     task = build_task(entry.task, num_classes=CLASSES)
-    count = 4 if name.startswith("torchvision/") or name == "wrn_40_4" else 6
+    count = 4 if "/" in name or name == "wrn_40_4" else 6
     inputs = torch.randn(count, 1, 32, 32)
     shape = (count, 32, 32) if entry.task == "segmentation" else (count,)
     return model, task, inputs, torch.randint(0, CLASSES, shape)

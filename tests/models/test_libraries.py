@@ -73,6 +73,65 @@ def test_importing_the_models_imports_neither_library():
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
 def test_timms_models_take_the_images_channels_and_size(name):
-    pytest.importorskip("timm")
     with torch.device("meta"):
         assert built(f"timm/{name}", 1, 64)(torch.empty(2, 1, 64, 64)).shape == (2, 10)
+
+
+def last_side(name, side, **params):
+    with torch.device("meta"):
+        features = built(name, 1, side, **params).forward_features(torch.empty(2, 1, side, side))
+    return features.shape[-1]
+
+
+# How many times larger the last map is where the first layer keeps the image's size: its stride is
+# taken away, and where a pooling ends the stem the pooling's.
+TIMM = {
+    "resnet18": 4,
+    "resnet18d": 4,
+    "densenet121": 4,
+    "convnext_atto": 4,
+    "resnetv2_18": 4,
+    "mobilenetv3_small_050": 2,
+    "dm_nfnet_f0": 2,
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_small_images_keep_their_size_in_timms_stem_where_that_is_asked_for(name):
+    own = last_side(f"timm/{name}", 32)
+    assert last_side(f"timm/{name}", 32, stem="imagenet") == own == 1
+    assert last_side(f"timm/{name}", 32, stem="small") == TIMM[name]
+    assert last_side(f"timm/{name}", 32, stem="auto") == TIMM[name]
+
+
+def test_by_size_timms_large_images_meet_its_own_stem():
+    assert first_conv(built("timm/resnet18", 1, 64, stem="auto")).stride == (2, 2)
+
+
+def test_a_pooling_within_timms_stages_stays():
+    # The first pooling of InceptionV4 runs beside a convolution: both are put together.
+    model = built("timm/inception_v4", 1, 64, stem="small")
+    pools = [m for m in model.modules() if isinstance(m, nn.MaxPool2d)]
+    kept = [m for m in built("timm/inception_v4", 1, 64).modules() if isinstance(m, nn.MaxPool2d)]
+    assert len(pools) == len(kept)
+    assert first_conv(model).stride == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision/vit_b_16", "timm/vit_tiny_patch16_224", "timm/swin_tiny_patch4_window7_224"],
+)
+def test_a_model_that_knows_its_patches_refuses_a_small_stem_and_by_size_keeps_its_own(name):
+    with pytest.raises(ValueError, match=r"stem 'small' does not go with \w+, whose later layers"):
+        built(name, 3, 224, stem="small")
+    side = 64 if "swin" not in name else 224
+    own = first_conv(built(name, 3, side, stem="imagenet"))
+    assert first_conv(built(name, 3, side, stem="auto")).stride == own.stride
+
+
+def test_timms_own_kind_of_convolution_stays_its_kind():
+    before, after = (
+        first_conv(built("timm/dm_nfnet_f0", 1, 32, stem=stem)) for stem in ("imagenet", "small")
+    )
+    assert type(after) is type(before) is not nn.Conv2d
+    assert after.weight.shape[-2:] == (3, 3)

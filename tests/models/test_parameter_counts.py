@@ -6,10 +6,19 @@ import pytest
 import torch
 
 from samtune.models import build_model
+from samtune.registry import MODELS
 
 IMAGENET = {"first_kernel_size": 7, "stem_reduction": 4}
 PLAIN = [64, 128, 256, 512]
+RESNET_50 = {
+    "blocks": [3, 4, 6, 3],
+    "channels": [256, 512, 1024, 2048],
+    "bottlenecks": PLAIN,
+}
+LABML = {"layout": "labml", "stem_reduction": 2}
+SEVEN = {"first_kernel_size": 7}
 COUNTS = [
+    ("wide_resnet", 3, 10, 32, {"depth": 22, "width_factor": 8}, 17_158_106),
     ("wide_resnet", 3, 10, 32, {"depth": 16, "width_factor": 4}, 2_748_890),
     ("wide_resnet", 3, 10, 32, {"depth": 28, "width_factor": 10}, 36_479_194),
     ("wide_resnet", 3, 100, 32, {"depth": 16, "width_factor": 8}, 11_007_540),
@@ -24,14 +33,24 @@ COUNTS = [
         3,
         1000,
         224,
-        {
-            "blocks": [3, 4, 6, 3],
-            "channels": [256, 512, 1024, 2048],
-            "bottlenecks": PLAIN,
-            **IMAGENET,
-        },
+        {**RESNET_50, **IMAGENET},
         25_557_032,
     ),
+    ("resnet", 3, 10, 32, {**LABML, "first_kernel_size": 3}, 273_562),
+    ("resnet", 3, 10, 32, {**LABML, "blocks": [6] * 3, "bottlenecks": [8, 16, 16]}, 58_042),
+    ("resnet", 3, 1000, 224, {**LABML, **SEVEN, "blocks": [2] * 4, "channels": PLAIN}, 11_698_600),
+    (
+        "resnet",
+        3,
+        1000,
+        224,
+        {**LABML, **SEVEN, "blocks": [3, 4, 6, 3], "channels": PLAIN},
+        21_810_472,
+    ),
+    ("resnet", 3, 1000, 224, {**LABML, **SEVEN, **RESNET_50}, 25_673_832),
+    ("resnet", 3, 10, 32, {**LABML, "blocks": [2] * 4, "channels": PLAIN}, 11_183_050),
+    ("resnet", 3, 10, 32, {**LABML, "blocks": [3, 4, 6, 3], "channels": PLAIN}, 21_294_922),
+    ("resnet", 3, 10, 32, {**LABML, **RESNET_50}, 23_614_602),
     ("capsnet", 1, 10, 28, {}, 8_215_568),
     # By hand: convs 9*2+2 and 18*8+8, routing 1*2*2*8*16 (28 -> 26 -> 12 places of 144),
     # decoder 32*4+4 and 4*784+784.
@@ -46,6 +65,9 @@ COUNTS = [
     ("unet", 1, 1, 64, {}, 31_030_593),
     ("unet", 3, 2, 64, {}, 31_031_810),
     ("unet", 3, 10, 64, {}, 31_032_330),
+    # Each of the 18 convolutions loses a bias and gains a scale and a shift: as many channels more,
+    # 2 * (64 + 128 + 256 + 512) on the way down, as many on the way up, and 2 * 1024 between.
+    ("unet", 1, 1, 64, {"batch_norm": True}, 31_030_593 + 4 * 960 + 2048),
     ("torchvision/resnet18", 3, 1000, 224, {}, 11_689_512),
     ("torchvision/mobilenet_v2", 3, 1000, 224, {}, 3_504_872),
 ]
@@ -106,3 +128,16 @@ def test_the_largest_kernel_that_capsnet_names_works():
         decoder=[2],
     )
     assert model(torch.zeros(1, 1, 8, 8))[0].shape == (1, 2, 16)
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].requires("image_size")])
+def test_a_model_made_for_one_size_says_that_it_needs_it(name):
+    with pytest.raises(ValueError, match=f"model '{name}' needs the images' size: image_size="):
+        build_model(name, in_channels=1, num_classes=10)
+
+
+def test_batch_norm_in_unet_comes_after_each_convolution_and_before_its_relu():
+    with torch.device("meta"):
+        model = build_model("unet", in_channels=1, num_classes=2, batch_norm=True)
+    kinds = [type(m).__name__ for m in model.middle]
+    assert kinds == ["Conv2d", "BatchNorm2d", "ReLU"] * 2
