@@ -15,6 +15,7 @@ BASELINE_KEY = "t0000"
 TRIAL_PATTERN = r"t\d{4,}"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
+FAILED_STATES = ("failed", "out_of_memory")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class TrialFolder:
     def end(self, outcome: Outcome) -> None:
         """Writes down how the trial ended."""
         write_json(self.root / "outcome.json", asdict(outcome))
+
+    def reopen(self) -> None:
+        """Forgets how the trial ended, so that it is handed out again."""
+        (self.root / "outcome.json").unlink(missing_ok=True)
+        sync_folder(self.root)
 
     def outcome(self) -> Outcome | None:
         """How the trial ended, or None while it has not."""

@@ -14,6 +14,7 @@ from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, TrialFolder
+from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 
@@ -108,16 +109,85 @@ def test_a_diverged_trial_poisons_nobody(study_folder: StudyFolder, study_config
 def test_a_study_gives_up_after_too_many_failures(
     study_folder: StudyFolder, study_config: Make
 ) -> None:
-    config = study_config(("study: {", "study: {max_failed_trials: 2, "))
+    config = study_config(("study: {", "study: {max_failed_in_row: 2, "))
     search = Search(study_folder, config, 1, Silent())
     for key in ("t0000", "t0001"):
         assert search.next_trial() == key
         search.worker_lost_for_good(key, "killed")
-    assert search.has_given_up
+    assert search.failures.verdict == "2 trials failed in a row"
     assert search.next_trial() is None
     outcome = study_folder.trial("t0001").outcome()
     assert outcome is not None
     assert outcome.state == "failed"
+
+
+def test_a_decision_that_was_due_when_the_driver_died_is_made_by_the_next_session(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    keys = [search.next_trial() for _ in range(4)]
+    assert keys == ["t0000", "t0001", "t0002", "t0003"]
+    for key, value in (("t0001", 0.9), ("t0002", 0.1), ("t0003", 0.95)):
+        _journal(study_folder.trial(key), 1, value)  # and the driver never hears of it
+    again = Search(study_folder, study_config(), 2, Silent())
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+    assert [t.state.name for t in again.sampler.study.trials] == ["PRUNED"]
+    handed_out = [again.next_trial() for _ in range(4)]
+    assert handed_out == ["t0000", "t0001", "t0003", "t0004"]
+
+
+def test_the_last_epoch_is_no_decision_to_be_made_anew(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("grace_epochs: 1", "grace_epochs: 3"))
+    search = Search(study_folder, config, 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    for key, value in (("t0001", 0.9), ("t0002", 0.1)):
+        for epoch in (1, 2, 3):
+            _journal(study_folder.trial(key), epoch, value)
+    Search(study_folder, config, 2, Silent())
+    assert study_folder.trial("t0002").outcome() is None  # its worker finishes it
+
+
+def test_a_trial_that_cannot_be_written_down_is_handed_out_once_it_can(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    waits: list[str] = []
+
+    class Waiting(Silent):
+        def on_wait(self, key: str, reason: str) -> None:
+            waits.append(key)
+
+    search = Search(study_folder, study_config(), 1, Waiting())
+    assert search.next_trial() == "t0000"
+    trials, away = study_folder.root / "trials", study_folder.root / "away"
+    trials.rename(away)
+    trials.write_text("in the way")
+    for _ in range(3):
+        with pytest.raises(StorageWaitError):
+            search.next_trial()
+    assert waits == ["t0001"]
+    trials.unlink()
+    away.rename(trials)
+    assert [search.next_trial() for _ in range(5)] == ["t0001", "t0002", "t0003", "t0004", None]
+    assert len(search.sampler.study.trials) == 4
+
+
+def test_an_outcome_that_cannot_be_written_yet_is_written_later(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    _journal(study_folder.trial("t0002"), 1, 0.1)
+    root = study_folder.root / "trials"
+    (root / "t0002").rename(root / "away")
+    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
+    (root / "away").rename(root / "t0002")
+    search.next_trial()
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
 
 
 def test_a_grid_hands_out_no_more_than_it_holds(
