@@ -75,8 +75,8 @@ class StudyFolder:
         folder = cls(storage.absolute() / name)
         if (folder.root / "manifest.json").exists():
             raise SamtuneError(
-                f"study {name!r} exists in {folder.root.parent}: go on with "
-                f"`{folder.command('resume')}`, or take another name with --name."
+                f"study {name!r} exists in {folder.root.parent}: go on with `samtune resume "
+                f"{name}`, or take another name with --name."
             )
 
     def _write_new(self, config: StudyConfig) -> None:
