@@ -120,7 +120,9 @@ def new_sampler(config: StudyConfig, drawn: int) -> optuna.samplers.BaseSampler:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match config.study.sampler:
             case "tpe":
-                return samplers.TPESampler(seed=seed, multivariate=True, group=conditional)
+                return samplers.TPESampler(
+                    seed=seed, multivariate=True, group=conditional, constant_liar=True
+                )
             case "random":
                 return samplers.RandomSampler(seed=seed)
             case "grid":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -126,3 +127,63 @@ def test_the_direction_follows_the_metric(study_config: Make) -> None:
     loss = study_config(("study: {", "study: {metric: val_loss, "))
     assert Sampler(loss, 0).study.direction is optuna.study.StudyDirection.MINIMIZE
     assert Sampler(study_config(), 0).study.direction is optuna.study.StudyDirection.MAXIMIZE
+
+
+def _seed() -> int:
+    return int(np.random.SeedSequence([0, 0]).generate_state(1)[0])
+
+
+OPTUNAS_OWN: dict[str, Callable[[bool], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda conditional: optuna.samplers.TPESampler(
+        seed=_seed(), multivariate=True, group=conditional, constant_liar=True
+    ),
+    "random": lambda _: optuna.samplers.RandomSampler(seed=_seed()),
+    "qmc": lambda _: optuna.samplers.QMCSampler(seed=_seed(), scramble=True),
+    "cmaes": lambda _: optuna.samplers.CmaEsSampler(seed=_seed()),
+    "gp": lambda _: optuna.samplers.GPSampler(seed=_seed()),
+    "nsga2": lambda _: optuna.samplers.NSGAIISampler(seed=_seed()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OPTUNAS_OWN)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_what_is_proposed_is_what_optunas_own_sampler_proposes(
+    study_config: Make, name: str, conditional: bool
+) -> None:
+    """After 14 ended trials and beside 3 running ones, for the same seed."""
+    if conditional and name == "cmaes":
+        return  # refused when the study file is read
+    space = (
+        "sam.rho:\n"
+        "    - {float: [0.01, 0.1], log: true, when: {sam.variant: sam}}\n"
+        "    - {float: [0.5, 2.0], log: true, when: {sam.variant: asam}}\n"
+        "  sam.variant: {choice: [asam, sam]}\n"
+    )
+    changes = [("study: {", f"study: {{sampler: {name}, ")]
+    if conditional:
+        changes.append(("sam.rho: {float: [0.01, 1.0], log: true}\n", space))
+    config = study_config(*changes)
+    sampler = Sampler(config, 0)
+    oracle = optuna.create_study(direction="maximize", sampler=OPTUNAS_OWN[name](conditional))
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+    for i in range(20):
+        sampler.ask(f"t{i}")
+        ours = sampler.study.trials[-1]
+        theirs = oracle.ask()
+        for parameter, distribution in ours.distributions.items():
+            theirs._suggest(parameter, distribution)
+        assert oracle.trials[-1].params == ours.params, f"trial {i}"
+        distributions |= ours.distributions
+        if i >= 14:
+            continue  # they stay running
+        value = -sum(math.log(v) ** 2 for v in ours.params.values() if isinstance(v, float))
+        for epoch in (1, 2):
+            sampler.report(f"t{i}", epoch, value - 1 / epoch)
+            theirs.report(value - 1 / epoch, epoch)
+        if i % 3:
+            sampler.tell(f"t{i}", "stopped", value)
+            oracle.tell(theirs, state=TrialState.PRUNED)
+        else:
+            sampler.tell(f"t{i}", "finished", value)
+            oracle.tell(theirs, value)

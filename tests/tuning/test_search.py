@@ -136,6 +136,63 @@ def test_a_decision_that_was_due_when_the_driver_died_is_made_by_the_next_sessio
     assert handed_out == ["t0000", "t0001", "t0003", "t0004"]
 
 
+def test_a_resumed_study_compares_new_trials_with_all_that_were(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("trials: 4", "trials: 8"))
+    search = Search(study_folder, config, 1, Silent())
+    for _ in range(4):
+        search.next_trial()
+    for key, value in (("t0001", 0.8), ("t0002", 0.9), ("t0003", 0.95)):
+        assert _epoch(search, study_folder, key, 1, value)
+    again = Search(study_folder, config, 2, Silent())
+    for expected in ("t0000", "t0001", "t0002", "t0003", "t0004"):
+        assert again.next_trial() == expected
+    assert not _epoch(again, study_folder, "t0004", 1, 0.85)  # the lower half of four
+
+
+def test_a_resumed_study_tells_optuna_what_its_trials_did(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(4):
+        search.next_trial()
+    for key, values in (("t0001", [0.8, 0.7, 0.9]), ("t0002", [0.1]), ("t0003", [0.85, 0.86])):
+        for epoch, value in enumerate(values, 1):
+            _epoch(search, study_folder, key, epoch, value)
+    _finish(search, study_folder, "t0001", 3)
+    again = Search(study_folder, study_config(), 2, Silent())
+    assert [again.next_trial() for _ in range(2)] == ["t0000", "t0003"]
+    told = {t.state.name: t.intermediate_values for t in again.sampler.study.trials}
+    assert told == {
+        "COMPLETE": {1: 0.8, 2: 0.7, 3: 0.9},
+        "PRUNED": {1: 0.1},
+        "RUNNING": {1: 0.85, 2: 0.86},
+    }
+
+
+@pytest.mark.parametrize(("select", "value"), [("best", 0.9), ("last", 0.7)])
+def test_a_finished_trial_counts_by_what_the_study_selects(
+    study_folder: StudyFolder, study_config: Make, select: str, value: float
+) -> None:
+    told: list[float | None] = []
+
+    class Watching(Silent):
+        def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
+            told.append(value)
+
+    config = study_config(("study: {", f"study: {{select: {select}, baseline: false, "))
+    search = Search(study_folder, config, 1, Watching())
+    search.next_trial()
+    for epoch, accuracy in enumerate([0.8, 0.9, 0.7], 1):
+        _epoch(search, study_folder, "t0001", epoch, accuracy)
+    _finish(search, study_folder, "t0001", 3)
+    assert search.sampler.study.trials[0].value == value
+    assert told == [value]
+    again = Search(study_folder, config, 2, Silent())
+    assert again.sampler.study.trials[0].value == value
+
+
 def test_the_last_epoch_is_no_decision_to_be_made_anew(
     study_folder: StudyFolder, study_config: Make
 ) -> None:
