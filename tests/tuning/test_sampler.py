@@ -167,7 +167,7 @@ def test_what_is_proposed_is_what_optunas_own_sampler_proposes(
     sampler = Sampler(config, 0)
     oracle = optuna.create_study(direction="maximize", sampler=OPTUNAS_OWN[name](conditional))
     distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-    ended = 55 if name == "nsga2" else 16
+    ended = 66 if name == "nsga2" else 16
     for i in range(ended + 4):
         sampler.ask(f"t{i}")
         ours = sampler.study.trials[-1]
