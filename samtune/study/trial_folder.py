@@ -94,6 +94,11 @@ class TrialFolder:
         return read_json(self.root / "outcome.json", Outcome)
 
 
+def trial_number(key: str) -> int:
+    """The number of `t0007` is 7."""
+    return int(key.removeprefix("t"))
+
+
 def trial_key(number: int) -> str:
     """`t0007`; number 0 is the baseline."""
     return f"t{number:04d}"
