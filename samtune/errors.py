@@ -51,6 +51,12 @@ class NoUsableTrialError(SamtuneError):
     exit_code = 1
 
 
+class EndedEarlyError(SamtuneError):
+    """A session ended before its study was done, and not because somebody asked it to."""
+
+    exit_code = 1
+
+
 class FencedError(SamtuneError):
     """A newer session of the study has taken over; this one writes nothing more."""
 

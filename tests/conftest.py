@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,15 @@ study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray for all tests that need no cluster of their own: starting one takes seconds."""
+    from samtune.tuning.cluster import connected
+
+    with connected(None):
+        yield
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study import open_study
+from tests.commands import samtune_here
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -31,15 +30,12 @@ def test_the_study_file_it_shows_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "my_models.py").write_text(_block("python"))
     (tmp_path / "mine.yaml").write_text(_block("yaml"))
-    command = [sys.executable, "-m", "samtune", "run", "mine.yaml", "study.trials=3"]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
-    )
+    ran = samtune_here("run", "mine.yaml", "study.trials=3", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = open_study("mine", tmp_path / "samtune_studies")
     assert len(study.trials) == 4

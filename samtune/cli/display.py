@@ -99,6 +99,15 @@ class Display:
         """A worker was lost."""
         self._say(f"{self._name(key)} lost its worker and goes on in another: {reason}", "yellow")
 
+    def on_wait(self, key: str, reason: str) -> None:
+        """The storage failed."""
+        self._say(f"{self._name(key)} waits for the storage: {reason}", "yellow")
+
+    def on_set_aside(self, key: str, reason: str) -> None:
+        """The storage failed for too long."""
+        self.running.pop(key, None)
+        self._say(f"{self._name(key)} is left to the next session: {reason}", "red")
+
     def _note(self, key: str, value: float | None) -> None:
         if value is None:
             return

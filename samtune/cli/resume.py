@@ -24,6 +24,9 @@ def resume(
     address: Address = None,
     time_budget: TimeBudget = None,
     plugin: Plugins = None,
+    retry_failed: Annotated[
+        bool, typer.Option(help="Run the trials again that failed or ran out of memory.")
+    ] = False,
     force_unlock: Annotated[
         bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
     ] = False,
@@ -34,7 +37,7 @@ def resume(
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study
-    from samtune.tuning.run import extended
+    from samtune.tuning.run import check_usable, extended
 
     folder = StudyFolder.open(storage, name)
     config = extended(folder.checked_config(plugin or [], Path.cwd()), more)
@@ -42,8 +45,9 @@ def resume(
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
     before = Study(folder, config)
     console = new_console()
-    to_run = before.left
+    to_run = before.left + (len(before.failed) if retry_failed else 0)
     if not to_run and not before.is_running:
+        check_usable(before)
         console.print(
             f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
             f"add trials with `{folder.command('resume', '--trials +20')}`.",
@@ -58,6 +62,7 @@ def resume(
             name,
             storage=storage,
             more_trials=more,
+            retry_failed=retry_failed,
             address=address,
             listener=listener,
             plugins=plugin or (),
@@ -67,6 +72,7 @@ def resume(
         ),
         config=config,
         before=before,
+        to_run=to_run,
         folder=folder.root,
     )
 

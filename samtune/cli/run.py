@@ -11,7 +11,8 @@ import typer
 
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
-from samtune.study import DEFAULT_STORAGE, Study
+from samtune.errors import EndedEarlyError, NoUsableTrialError
+from samtune.study import DEFAULT_STORAGE, Study, StudyFolder, open_study
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     extra = [f"name={json.dumps(name)}"] if name is not None else []
     extra += [f"study.trials={trials}"] if trials is not None else []
     config = read_study(file, [*(overrides or []), *extra], plugin)
+    StudyFolder.check_free(storage, config.name)
     seconds = seconds_of(time_budget) if time_budget else None
     console = new_console()
     print_preview(console, preview(config, storage, timed=dry_run, self_check=True))
@@ -57,6 +59,7 @@ def run(
         ),
         config=config,
         before=None,
+        to_run=config.wanted_trials + config.study.baseline,
         folder=where,
     )
 
@@ -67,6 +70,7 @@ def attend(
     *,
     config: Any,
     before: Study | None,
+    to_run: int,
     folder: Path,
 ) -> None:
     """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
@@ -75,9 +79,12 @@ def attend(
     from samtune.tracking.process import wait_until_shipped
 
     ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
-    to_run = before.left if before else config.wanted_trials + config.study.baseline
-    with Display(config, console, ended, to_run).shown() as display:
-        study = start(display)
+    try:
+        with Display(config, console, ended, to_run).shown() as display:
+            study = start(display)
+    except (EndedEarlyError, NoUsableTrialError):
+        print_summary(console, open_study(folder.name, folder.parent))
+        raise
     print_summary(console, study)
     if left := wait_until_shipped(folder):
         console.print(

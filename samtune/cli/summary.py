@@ -66,21 +66,31 @@ def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
 
 def print_summary(console: Console, study: Study) -> None:
     """The best trials, what SAM gained, what is at the edge, what failed, and what to do next."""
-    counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
-    console.print(f"\n[bold]study {study.name}[/]: {counts}")
+    console.print(f"\n[bold]study {study.name}[/]: {study.tally}")
     _print_ranking(console, study)
     _print_gain(console, study)
     for line in edges(study):
         console.print(f"[yellow]{line}[/]")
-    for trial in study.trials:
-        if trial.state in ("failed", "out_of_memory") and trial.outcome:
-            reason = f"{trial.key} {trial.state}: {trial.outcome.reason}"
-            console.print(reason, style="red", markup=False, soft_wrap=True)
-            console.print(f"  see {study.folder.command('logs', trial.key)}", soft_wrap=True)
+    _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
     commands = (study.folder.command("show"), study.folder.command("export", "-o best.pt"))
     console.print("\nnext:  " + "\n       ".join(["samtune ui", *commands]), soft_wrap=True)
+
+
+def _print_failures(console: Console, study: Study) -> None:
+    """Each reason once, with the trials that it ended; and how to try them again."""
+    by_reason: dict[str, list[str]] = {}
+    for trial in study.failed:
+        reason = f"{trial.state}: {trial.outcome.reason if trial.outcome else ''}"
+        by_reason.setdefault(reason, []).append(trial.key)
+    for reason, keys in by_reason.items():
+        shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+        console.print(f"{shown} {reason}", style="red", markup=False, soft_wrap=True)
+        console.print(f"  see {study.folder.command('logs', keys[0])}", soft_wrap=True)
+    if by_reason:
+        again = study.folder.command("resume", "--retry-failed")
+        console.print(f"  try them again with {again}", soft_wrap=True)
 
 
 def in_words(distribution: object) -> str:
@@ -157,6 +167,12 @@ def _row(trial: Trial) -> list[str]:
 
 def _print_gain(console: Console, study: Study) -> None:
     best, baseline = study.best, study.baseline
+    if baseline and baseline in study.failed:
+        console.print(
+            "[yellow]The baseline failed, so what SAM gains cannot be told: nothing can be "
+            "compared.[/]"
+        )
+        return
     if not best or not baseline or best.value is None or baseline.value is None:
         return
     by = "best" if study.config.study.select == "best" else "last"

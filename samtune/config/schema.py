@@ -190,6 +190,15 @@ class SearchConfig(Config):
     """How the search goes: the `study:` section.
 
     `mode` follows from the metric and need not be given.
+
+    Attributes:
+        max_failed_in_row: so many trials that fail one after another end the study.
+        max_failed_share: of the ended trials; when more have failed, the study ends.
+        epoch_timeout: seconds after which an epoch counts as hung and its worker is replaced;
+            `auto` is an hour for a worker's first epoch, then twenty times the longest so far, but
+            ten minutes at least; null waits for ever.
+        storage_wait: seconds that a trial waits for a storage that fails before it is left to the
+            next session.
     """
 
     metric: str = "val_accuracy"
@@ -201,7 +210,10 @@ class SearchConfig(Config):
     baseline: bool = Field(True, strict=True)
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
-    max_failed_trials: Count = 5
+    max_failed_in_row: Count = 5
+    max_failed_share: float = Field(0.5, gt=0, le=1, strict=True)
+    epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
+    storage_wait: float = Field(600.0, ge=0, strict=True)
 
     @field_validator("scheduler", mode="before")
     @classmethod

@@ -54,7 +54,7 @@ class StudyFolder:
         Raises:
             SamtuneError: the name is taken, or the storage cannot be written.
         """
-        check_name(config.name)
+        cls.check_free(storage, config.name)
         folder = cls(storage.absolute() / config.name)
         try:
             folder._trials.mkdir(parents=True, exist_ok=True)
@@ -68,12 +68,19 @@ class StudyFolder:
             ) from error
         return folder
 
-    def _write_new(self, config: StudyConfig) -> None:
-        if (self.root / "manifest.json").exists():
+    @classmethod
+    def check_free(cls, storage: Path, name: str) -> None:
+        """Raises `SamtuneError` if no study can be begun under this name."""
+        check_name(name)
+        folder = cls(storage.absolute() / name)
+        if (folder.root / "manifest.json").exists():
             raise SamtuneError(
-                f"study {config.name!r} exists in {self.root.parent}: go on with `samtune resume "
-                f"{config.name}`, or take another name with --name."
+                f"study {name!r} exists in {folder.root.parent}: go on with `samtune resume "
+                f"{name}`, or take another name with --name."
             )
+
+    def _write_new(self, config: StudyConfig) -> None:
+        self.check_free(self.root.parent, config.name)  # again, with the lock held
         if any(self._trials.iterdir()):
             raise SamtuneError(
                 f"{self.root} holds trials, but its manifest.json is gone: restore it from a "
@@ -237,6 +244,11 @@ class StudyFolder:
         """Raises `FencedError` if another driver has begun a newer session."""
         if self.manifest.session > session:
             raise FencedError(f"another driver has taken over study {self.name!r}: {self.driver}")
+
+    def remove_if_untouched(self) -> None:
+        """Removes a study that has handed out no trial."""
+        if not any(self._trials.iterdir()):
+            shutil.rmtree(self.root)
 
     def tune_folder(self, session: int) -> Path:
         """Where Ray Tune may keep its own files for one session; nothing is read from there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,13 @@ from samtune.config.schema import BEST, StudyConfig, TrialConfig
 from samtune.errors import SamtuneError, UnknownNameError
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.journal import Entry, Journal
-from samtune.study.trial_folder import BASELINE_KEY, Outcome, TrialFolder, TrialState
+from samtune.study.trial_folder import (
+    BASELINE_KEY,
+    FAILED_STATES,
+    Outcome,
+    TrialFolder,
+    TrialState,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -135,10 +142,19 @@ class Study:
                 return trial
         raise UnknownNameError("trial", key, [t.key for t in self.trials])
 
+    @property
+    def failed(self) -> list[Trial]:
+        """The trials that ended in an error or for want of memory."""
+        return [t for t in self.trials if t.state in FAILED_STATES]
+
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""
-        states = [t.state for t in self.trials]
-        return {state: states.count(state) for state in dict.fromkeys(states)}
+        return dict(Counter(t.state for t in self.trials))
+
+    @property
+    def tally(self) -> str:
+        """The same in words: `20 finished, 5 failed`."""
+        return ", ".join(f"{n} {state}" for state, n in self.counts().items()) or "no trial"
 
     def frame(self) -> pandas.DataFrame:
         """One row per finished epoch: trial, state, values, epoch and metrics."""

@@ -15,6 +15,7 @@ BASELINE_KEY = "t0000"
 TRIAL_PATTERN = r"t\d{4,}"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
+FAILED_STATES = ("failed", "out_of_memory")
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,19 @@ class TrialFolder:
         """Writes down how the trial ended."""
         write_json(self.root / "outcome.json", asdict(outcome))
 
+    def reopen(self) -> None:
+        """Forgets how the trial ended, so that it is handed out again."""
+        (self.root / "outcome.json").unlink(missing_ok=True)
+        sync_folder(self.root)
+
     def outcome(self) -> Outcome | None:
         """How the trial ended, or None while it has not."""
         return read_json(self.root / "outcome.json", Outcome)
+
+
+def trial_number(key: str) -> int:
+    """The number of `t0007` is 7."""
+    return int(key.removeprefix("t"))
 
 
 def trial_key(number: int) -> str:

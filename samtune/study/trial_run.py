@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import sys
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -210,22 +208,3 @@ def _outcome_of(state: Any, error: BaseException, journal: Journal) -> Outcome:
     traceback.print_exception(error)
     epoch = len(journal.epochs()) + 1
     return Outcome(state, epoch, f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
-
-
-@contextlib.contextmanager
-def output_to(log: Path) -> Iterator[None]:
-    """Sends everything this process prints, from C++ as well, to the end of `log`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for original, number in zip(saved, (1, 2), strict=True):
-            os.dup2(original, number)
-            os.close(original)

@@ -13,7 +13,9 @@ from ray.tune.schedulers import TrialScheduler as RayScheduler
 from ray.tune.search import Searcher
 
 from samtune.study.trial_folder import Outcome
+from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.search import Search
+from samtune.tuning.watchdog import hung
 
 T = TypeVar("T")
 
@@ -62,12 +64,17 @@ class TuneSearcher(_Adapter, Searcher):
     def __init__(self, search: Search, common: dict[str, Any], guard: Guard) -> None:
         super().__init__()
         self._common = common
-        self._search = search
-        self._next = guard(cast("str | None", None))(search.next_trial)
+        self._next = guard(cast("Any", Searcher.FINISHED))(functools.partial(self._ask, search))
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's key, with what every worker needs."""
-        key = self._next()
+        """The next trial's key, with what every worker needs; None to be asked again later."""
+        return self._next()
+
+    def _ask(self, search: Search) -> Any:
+        try:
+            key = search.next_trial()
+        except StorageWaitError:
+            return None
         return Searcher.FINISHED if key is None else {"key": key, **self._common}
 
     def on_trial_complete(self, *args: Any, **kwargs: Any) -> None:
@@ -102,6 +109,8 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         """Ray says this of trials it will retry as well: `TuneCallback` knows which is which."""
 
     def _take_result(self, key: str, result: dict[str, Any]) -> bool:
+        if result.get("fault"):
+            return self._search.on_fault(key, result["fault"], gives_up=False)
         metrics = {
             name.removeprefix("metrics/"): value
             for name, value in result.items()
@@ -112,7 +121,9 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         )
 
     def _take_end(self, key: str, result: dict[str, Any]) -> None:
-        if result.get("outcome/state"):
+        if result.get("fault"):
+            self._search.on_fault(key, result["fault"], gives_up=True)
+        elif result.get("outcome/state"):
             reason = result["outcome/reason"]
             outcome = Outcome(result["outcome/state"], result["epoch"], reason)
             self._search.end(key, outcome, write=False)
@@ -122,22 +133,23 @@ class TuneCallback(_Adapter, tune.Callback):
     """Hears of lost workers."""
 
     def __init__(self, search: Search, guard: Guard) -> None:
+        self._folder = search.folder
         self._retry = guard(None)(search.listener.on_retry)
         self._lost = guard(None)(search.worker_lost_for_good)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gives the trial to another worker."""
-        self._retry(trial.config["key"], _reason(trial))
+        self._retry(trial.config["key"], self._reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial whose workers died too often."""
-        reason = _reason(trial)
-        # An exception that left a worker alive is ours, of the storage say; the trial's own are
-        # outcomes by now.
-        self._lost(trial.config["key"], reason, write="RayTaskError" not in reason)
+        self._lost(trial.config["key"], self._reason(trial))
+
+    def _reason(self, trial: Any) -> str:
+        return hung(self._folder.trial(trial.config["key"]).log) or _in_a_line(trial)
 
 
-def _reason(trial: Any) -> str:
+def _in_a_line(trial: Any) -> str:
     """Why Ray lost a worker, in one line of its own long story."""
     try:
         lines = Path(trial.error_file).read_text().splitlines()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.config.schema import ResourcesConfig
@@ -14,6 +16,8 @@ from samtune.errors import SamtuneError
 
 if TYPE_CHECKING:
     pass
+
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
 # Read by Ray when it is imported or started; facts of Ray 2.60 that nothing else switches.
 ENVIRONMENT = {
@@ -75,30 +79,86 @@ def usable_cpus() -> int:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Ray for the time of one session, quiet, on this machine or a cluster."""
+    """Ray for the time of one session, quiet, on this machine or a cluster.
+
+    Args:
+        address: `HOST:PORT`, or `auto` for the cluster that `ray start` began on this machine; None
+            is RAY_ADDRESS if that is set, else a Ray of the session's own.
+
+    Raises:
+        SamtuneError: there is no such cluster, or it refuses us.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
+    address = address or os.environ.get("RAY_ADDRESS")
+    before = {name: os.environ.get(name) for name in (AUTH_MODE, AUTH_TOKEN)}
+    _authenticate(address)
     import ray
 
     if ray.is_initialized():  # a program that brings its own Ray keeps it
         yield ray
         return
-    address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
     try:
+        if address == "auto":
+            address = _started_here()
         # "local", since without an address Ray would join a cluster it finds on this machine.
         ray.init(address=address or "local", **options)
+    except SamtuneError:
+        raise
     except Exception as error:
         where = f"Ray cluster at {address}" if address else "local Ray"
         raise SamtuneError(
-            f"{where} cannot be reached: {' '.join(str(error).split())[:300]}. If it asks for a "
-            "token, set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=disabled for a cluster without one."
+            f"{where} cannot be reached: {' '.join(str(error).split())[:300]} If the cluster asks "
+            f"for a token, set {AUTH_MODE}=token, and {AUTH_TOKEN} unless ~/.ray/auth_token holds "
+            "it."
         ) from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the listener's to tell
     try:
         yield ray
     finally:
         ray.shutdown()
+        for name, was in before.items():
+            if was is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = was
+
+
+def _authenticate(address: str | None) -> None:
+    """Chooses the token before Ray is imported, which looks at the environment only then.
+
+    A Ray of our own gets a token of its own. Ray would write one to the home folder, and from then
+    on clusters begun by `ray start` would ask for it; nor can it where that folder is read-only. A
+    cluster that is given is taken as it is: where there is a token it is shown, and a cluster that
+    asks for none does not mind.
+    """
+    if AUTH_MODE in os.environ:
+        return
+    if not address:
+        os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
+        return
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if AUTH_TOKEN in os.environ or file.is_file():
+        os.environ[AUTH_MODE] = "token"
+
+
+def _started_here() -> str:
+    """The address that `ray start` left on this machine.
+
+    Ray's own `auto` also takes whatever cluster it finds among the processes: somebody else's
+    private one, or that of another study.
+    """
+    from ray._private.utils import read_ray_address
+
+    address = read_ray_address()
+    if not address:
+        raise SamtuneError(
+            "--address auto: no Ray cluster was begun on this machine. Begin one with `ray start "
+            "--head`, name one with --address HOST:6379, or leave --address out to use this "
+            "machine alone."
+        )
+    return str(address)

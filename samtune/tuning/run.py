@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
-from samtune.errors import NoUsableTrialError, SamtuneError
+from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
@@ -47,6 +47,12 @@ class Silent:
     def on_retry(self, key: str, reason: str) -> None:
         """Nothing."""
 
+    def on_wait(self, key: str, reason: str) -> None:
+        """Nothing."""
+
+    def on_set_aside(self, key: str, reason: str) -> None:
+        """Nothing."""
+
 
 def run_study(
     study: StudyConfig | str | Path,
@@ -72,7 +78,8 @@ def run_study(
 
     Raises:
         SamtuneError: the study exists, or its resources are not there.
-        NoUsableTrialError: no trial can be used, or too many failed.
+        NoUsableTrialError: every trial has ended, and none can be used.
+        EndedEarlyError: too many trials failed, or the storage did for too long.
         Interrupted: a signal ended the session.
     """
     if not isinstance(study, StudyConfig):
@@ -80,7 +87,13 @@ def run_study(
         study = read_study(Path(study))
     folder = StudyFolder.create(Path(storage), study)
     session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
-    return session.run(folder, study)
+    try:
+        return session.run(folder, study)
+    except Interrupted:
+        raise
+    except SamtuneError:
+        folder.remove_if_untouched()  # what cannot start has not taken its name
+        raise
 
 
 def resume_study(
@@ -88,6 +101,7 @@ def resume_study(
     *,
     storage: str | Path = DEFAULT_STORAGE,
     more_trials: int = 0,
+    retry_failed: bool = False,
     address: str | None = None,
     listener: Listener | None = None,
     plugins: Sequence[str] = (),
@@ -99,12 +113,15 @@ def resume_study(
 
     Args:
         more_trials: how many trials to add to what the study was to have.
+        retry_failed: run the trials again that failed or had too little memory.
         plugins: the user's own modules that the study needs; a folder alone cannot name them.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
     folder = StudyFolder.open(Path(storage), name)
     config = extended(folder.checked_config(plugins, plugin_folder or Path.cwd()), more_trials)
-    session = _Session(address, listener or Silent(), plugin_folder, time_budget_s, force_unlock)
+    session = _Session(
+        address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
+    )
     return session.run(folder, config)
 
 
@@ -123,33 +140,39 @@ class _Session:
     plugin_folder: Path | None
     time_budget_s: float | None
     force_unlock: bool = False
+    retry_failed: bool = False
 
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
         with folder.session(force_unlock=self.force_unlock) as number, handled_signals() as signals:
             folder.save_config(config)
+            if self.retry_failed:
+                for trial in Study(folder, config).failed:
+                    trial.folder.reopen()
             search = signals.search = Search(folder, config, number, self.listener)
             if search.to_run:
-                with (
-                    tracking.following(folder.root, config.plugins, self.plugin_folder),
-                    connected(self.address) as ray,
-                ):
+                with connected(self.address) as ray:
                     slots = find_slots(ray.nodes(), config.study.resources)
                     shared = _shared_data(ray, config)
-                    with time_budget(self.time_budget_s, signals):
+                    with (
+                        tracking.following(folder.root, config.plugins, self.plugin_folder),
+                        time_budget(self.time_budget_s, signals),
+                    ):
                         self._tune(search, slots, signals, shared)
         study = Study(folder, config)
         if signals.received:
             raise Interrupted(folder, signals.received)
-        if search.has_given_up:
-            raise NoUsableTrialError(
-                f"{search.failed} trials failed, so the study was ended.{_first_failure(study)} "
-                f"Go on with `{folder.command('resume')}`."
+        if study.left and search.failures.verdict:
+            raise EndedEarlyError(
+                f"{search.failures.verdict}, so the study was ended.{_first_failure(study)} Once "
+                f"that is mended, go on with `{folder.command('resume', '--retry-failed')}`."
             )
-        if study.best is None and not study.left:
-            raise NoUsableTrialError(
-                f"no trial of study {folder.name!r} can be used: {study.counts()}. "
-                f"See `{folder.command('show')}`."
+        if search.set_aside:
+            reason = next(iter(search.set_aside.values()))
+            raise EndedEarlyError(
+                f"{', '.join(search.set_aside)} could not be written down: {reason}. All printed "
+                f"epochs are safe. Once that is mended, go on with `{folder.command('resume')}`."
             )
+        check_usable(study)
         return study
 
     def _tune(
@@ -171,6 +194,8 @@ class _Session:
             "gpus": slots.gpus,
             "plugins": search.config.plugins,
             "plugin_folder": str(self.plugin_folder or Path.cwd()),
+            "storage_wait": search.config.study.storage_wait,
+            "epoch_timeout": search.config.study.epoch_timeout,
         }
         worker = tune.with_parameters(TrialActor, shared=shared)
         tuner = tune.Tuner(
@@ -201,6 +226,16 @@ class _Session:
             raise guard.error
 
 
+def check_usable(study: Study) -> None:
+    """Raises `NoUsableTrialError` for a study that is done and has no trial to show for it."""
+    if study.best is None and not study.left:
+        raise NoUsableTrialError(
+            f"no trial of study {study.name!r} can be used: {study.tally}."
+            f"{_first_failure(study)} Once that is mended, go on with "
+            f"`{study.folder.command('resume', '--retry-failed')}`."
+        )
+
+
 def _ray_id(trial: Any) -> str:
     return str(trial.trial_id)
 
@@ -223,10 +258,10 @@ def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
 
 
 def _first_failure(study: Study) -> str:
-    for trial in study.trials:
-        if trial.state in ("failed", "out_of_memory") and trial.outcome:
-            logs = study.folder.command("logs", trial.key)
-            return f" The first, {trial.key}: {trial.outcome.reason}. See `{logs}`."
+    for trial in study.failed[:1]:
+        reason = trial.outcome.reason if trial.outcome else ""
+        logs = study.folder.command("logs", trial.key)
+        return f" The first, {trial.key}: {reason}. See `{logs}`."
     return ""
 
 

@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from samtune.config.schema import StudyConfig
-from samtune.study.trial_folder import EndState
+from samtune.study.trial_folder import EndState, trial_number
 from samtune.tuning.space import draw, named
 
 TOLD_AS = {
@@ -32,22 +32,27 @@ TOLD_AS = {
 class Sampler:
     """An in-memory Optuna study that can be rebuilt from a study folder.
 
-    Args:
-        drawn: how many trials were drawn before; the random numbers differ for each count, so
-            that an extended study does not repeat its first trials.
+    Each trial is drawn with random numbers of its own, from the study's seed and the trial's
+    number, so a study that was resumed or extended draws what it would have drawn. (`qmc` begins
+    another sequence: Optuna keeps its place in the one it was at in memory only.)
     """
 
-    def __init__(self, config: StudyConfig, drawn: int) -> None:
+    def __init__(self, config: StudyConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.config = config
         self.study = optuna.create_study(
             direction="maximize" if config.mode == "max" else "minimize",
-            sampler=new_sampler(config, drawn),
+            sampler=new_sampler(config, 0),
         )
         self._running: dict[str, optuna.Trial] = {}
+        self._first: int | None = None
 
     def ask(self, key: str) -> dict[str, Any]:
         """New values for a trial, by path."""
+        number = trial_number(key)
+        self._first = number if self._first is None else self._first
+        is_sequence = self.config.study.sampler == "qmc"
+        self.study.sampler = new_sampler(self.config, self._first if is_sequence else number)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a sampler's notes on how it explores
             trial = self.study.ask()
@@ -111,16 +116,18 @@ def _told_as(state: EndState, value: float | None) -> TrialState:
     return told
 
 
-def new_sampler(config: StudyConfig, drawn: int) -> optuna.samplers.BaseSampler:
-    """The sampler that `study.sampler` names."""
+def new_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that `study.sampler` names, for one trial; what it learns is in the study."""
     samplers = optuna.samplers
-    seed = int(np.random.SeedSequence([config.study.seed, drawn]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([config.study.seed, number]).generate_state(1)[0])
     conditional = any(d.when for ds in config.search_space.values() for d in ds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match config.study.sampler:
             case "tpe":
-                return samplers.TPESampler(seed=seed, multivariate=True, group=conditional)
+                return samplers.TPESampler(
+                    seed=seed, multivariate=True, group=conditional, constant_liar=True
+                )
             case "random":
                 return samplers.RandomSampler(seed=seed)
             case "grid":

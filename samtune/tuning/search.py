@@ -13,7 +13,9 @@ from samtune.config.schema import BEST, StudyConfig
 from samtune.config.trials import record_of
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
-from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
+from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key, trial_number
+from samtune.tuning.failures import Failures
+from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
 
@@ -37,6 +39,14 @@ class Listener(Protocol):
         """A trial's worker was lost; another one takes the trial up."""
         ...
 
+    def on_wait(self, key: str, reason: str) -> None:
+        """A trial cannot be written down, and waits for its storage."""
+        ...
+
+    def on_set_aside(self, key: str, reason: str) -> None:
+        """A trial has waited long enough; it has no outcome, and the next session takes it up."""
+        ...
+
 
 class Search:
     """Decides; `session` is the number under which it hands out trials."""
@@ -48,21 +58,27 @@ class Search:
         self.config = config
         self.session = session
         self.listener = listener
-        self.failed = 0
+        self.failures = Failures(config.study.max_failed_in_row, config.study.max_failed_share)
+        self.set_aside: dict[str, str] = {}  # by key, what the storage said
         self._stopping = False
+        self._not_written: tuple[str, dict[str, Any], int] | None = None  # the next to hand out
+        self._unwritten: dict[str, Outcome] = {}
+        self._storage = Patience(config.study.storage_wait)
+        self._waiting: set[str] = set()
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
 
         known = Study(folder, config).trials
         sampled = [t for t in known if not t.is_baseline]
-        self.sampler = Sampler(config, drawn=len(sampled))
+        self.sampler = Sampler(config)
         self.scheduler = new_scheduler(
             config.study.scheduler, config.trial.training.epochs, config.mode
         )
         for trial in known:
             self._recall(trial)
-        self._unfinished = deque(t for t in known if t.outcome is None)
-        self._next_number = 1 + max((int(t.key[1:]) for t in known), default=0)
+        decided = {t.key for t in known if t.outcome is None and self._decide_anew(t)}
+        self._unfinished = deque(t for t in known if t.outcome is None and t.key not in decided)
+        self._next_number = 1 + max((trial_number(t.key) for t in known), default=0)
         self._new = max(0, config.wanted_trials - len(sampled))
         self._baseline_due = config.study.baseline and len(sampled) == len(known)
 
@@ -71,15 +87,18 @@ class Search:
         """How many trials this session has to hand out in all."""
         return len(self._unfinished) + self._new + self._baseline_due
 
-    @property
-    def has_given_up(self) -> bool:
-        """Whether too many trials failed to go on."""
-        return self.failed >= self.config.study.max_failed_trials
-
     def next_trial(self) -> str | None:
-        """Hands out a trial and returns its key; None when there is none left."""
-        if self.has_given_up or self._stopping:
+        """Hands out a trial and returns its key; None when there is none left.
+
+        Raises:
+            StorageWaitError: the trial cannot be written down yet; ask again later.
+            OSError: it could not for as long as `study.storage_wait` says.
+        """
+        if self.failures.verdict or self._stopping:
             return None
+        self._write_outcomes()
+        if self._not_written:
+            return self._hand_out(*self._not_written)
         if self._unfinished:
             trial = self._unfinished.popleft()
             if not trial.is_baseline:
@@ -110,6 +129,7 @@ class Search:
         if epoch in values:
             return not self._stopping
         values[epoch] = value
+        self._waiting.discard(key)
         if not replayed:
             self.listener.on_epoch(key, epoch, metrics, duration_s)
         if self._stopping:
@@ -133,45 +153,103 @@ class Search:
             return
         self._ended.add(key)
         if write:
-            self.folder.check_session(self.session)
-            folder = self.folder.trial(key)
-            outcome = folder.outcome() or outcome  # a worker may have died after writing its own
-            folder.end(outcome)
-        if outcome.state in ("failed", "out_of_memory"):
-            self.failed += 1
+            # A worker may have died after writing its own.
+            outcome = self._written_outcome(key) or outcome
+            self._unwritten[key] = outcome
+            self._write_outcomes()
+        self.failures.note(outcome.state, outcome.reason)
         value = self._selected(key)
         if key != BASELINE_KEY:
             self.sampler.tell(key, outcome.state, value)
         self.listener.on_end(key, outcome, value)
 
-    def worker_lost_for_good(self, key: str, reason: str, *, write: bool = True) -> None:
-        """A trial whose workers were lost too often.
-
-        Args:
-            write: False where the fault was not the trial's, as with a storage that was gone: then
-                the trial has no outcome, and the next session takes it up.
-        """
+    def worker_lost_for_good(self, key: str, reason: str) -> None:
+        """A trial whose workers were lost too often."""
         epochs = self._values.get(key, {})
         outcome = Outcome("failed", max(epochs, default=0) + 1, f"its worker was lost: {reason}")
-        self.end(key, outcome, write=write)
+        self.end(key, outcome, write=True)
+
+    def on_fault(self, key: str, reason: str, *, gives_up: bool) -> bool:
+        """A worker cannot read or write its trial; False if it should not try again.
+
+        Args:
+            gives_up: it has tried for long enough. The trial then has no outcome, since the fault
+                is not its own, and the next session takes it up.
+        """
+        if gives_up:
+            self._ended.add(key)
+            self.set_aside[key] = reason
+            self.listener.on_set_aside(key, reason)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self.listener.on_wait(key, reason)
+        return not self._stopping
 
     def _recall(self, trial: Trial) -> None:
         values = {e.epoch: e.metrics[self.config.study.metric] for e in trial.epochs}
         self._values[trial.key] = values
         if trial.is_baseline:
             return
-        for epoch, value in values.items():
-            self.scheduler.goes_on(trial.key, epoch, value)
+        decided = list(values) if trial.outcome is not None else list(values)[:-1]
+        for epoch in decided:
+            self.scheduler.goes_on(trial.key, epoch, values[epoch])
         if trial.outcome is not None:
             state = trial.outcome.state
             self.sampler.add_ended(trial.values, state, trial.value, values)
 
+    def _decide_anew(self, trial: Trial) -> bool:
+        """Makes the decision that was due on an unfinished trial; whether it stops the trial.
+
+        A driver that died after an epoch was journaled may not have asked the scheduler, or not
+        have written down what it said.
+        """
+        last = trial.last_epoch
+        if last is None or trial.is_baseline:
+            return False
+        value = last.metrics[self.config.study.metric]
+        goes_on = self.scheduler.goes_on(trial.key, last.epoch, value)
+        if goes_on or last.epoch == self.config.trial.training.epochs:
+            return False
+        self.sampler.add_ended(trial.values, "stopped", trial.value, self._values[trial.key])
+        self.end(trial.key, Outcome("stopped", last.epoch), write=True)
+        return True
+
     def _hand_out(self, key: str, values: dict[str, Any], epochs_done: int) -> str:
         record = record_of(self.config, key, values)
         self.folder.check_session(self.session)
-        self.folder.trial(key).hand_out(record, self.session)
+        self._not_written = key, values, epochs_done
+        try:
+            self.folder.trial(key).hand_out(record, self.session)
+        except OSError as error:
+            self._storage.bear(error)
+            if "" not in self._waiting:
+                self._waiting.add("")
+                self.listener.on_wait(key, str(error))
+            raise StorageWaitError(str(error)) from error
+        self._storage.is_well()
+        self._waiting.discard("")
+        self._not_written = None
         self.listener.on_start(key, values, epochs_done)
         return key
+
+    def _write_outcomes(self) -> None:
+        """Writes down what the driver has to; what cannot be written yet is tried again.
+
+        An outcome that never was is decided again by the next session, from the same values.
+        """
+        for key, outcome in list(self._unwritten.items()):
+            try:
+                self.folder.check_session(self.session)
+                self.folder.trial(key).end(outcome)
+            except OSError:
+                continue
+            del self._unwritten[key]
+
+    def _written_outcome(self, key: str) -> Outcome | None:
+        try:
+            return self.folder.trial(key).outcome()
+        except OSError:
+            return None
 
     def _selected(self, key: str) -> float | None:
         values = self._values.get(key)

@@ -7,6 +7,7 @@ wait for before it can reuse the worker, and which outlives a stop. `next` on a 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from ray import tune
 
 from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
+from samtune.tuning.patience import Patience
+from samtune.tuning.watchdog import Watchdog
+
+RETRY_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,27 @@ class TrialActor(tune.Trainable):
         self._start(config)
 
     def step(self) -> dict[str, Any]:
-        """One epoch; the last result says how the trial ended."""
-        from samtune.study.trial_run import output_to
+        """One epoch; the last result says how the trial ended.
 
-        with output_to(self._log):
-            progress = next(self._progress)
+        Where the trial's folder cannot be read or written, the result has the `fault` instead; it
+        is the last one where there is no use in trying again.
+        """
+        import torch
+
+        from samtune.study.trial_log import output_to
+
+        try:
+            with output_to(self._log), self._watchdog.watching():
+                progress = next(self._progress)
+        except torch.AcceleratorError:
+            raise  # this process is of no use any more; Ray starts another
+        except OSError as error:
+            return self._fault(error, may_pass=True)
+        except Exception as error:  # noqa: BLE001 - not the trial's own, which are outcomes
+            return self._fault(error, may_pass=False)
+        self._watchdog.note(progress.duration_s)
+        if not progress.replayed:
+            self._patience.is_well()
         outcome = progress.outcome
         return {
             "epoch": progress.epoch,
@@ -76,12 +97,41 @@ class TrialActor(tune.Trainable):
             torch.cuda.empty_cache()
 
     def _start(self, config: dict[str, Any]) -> None:
+        self._folder = StudyFolder(Path(config["study"])).trial(config["key"])
+        self._log = self._folder.log
+        self._session, self._gpus = config["session"], config["gpus"]
+        self._patience = Patience(config["storage_wait"])
+        self._watchdog = Watchdog(config["epoch_timeout"])
+        sys.argv[0] = f"samtune {self._folder.key}"
+        self._begin()
+
+    def _begin(self) -> None:
         import torch
 
         from samtune.study.trial_run import run_trial
 
-        folder = StudyFolder(Path(config["study"])).trial(config["key"])
-        self._log = folder.log
-        sys.argv[0] = f"samtune {folder.key}"
-        device = torch.device("cuda" if config["gpus"] else "cpu")
-        self._progress = run_trial(folder, config["session"], device=device, data=self._data)
+        device = torch.device("cuda" if self._gpus else "cpu")
+        self._progress = run_trial(self._folder, self._session, device=device, data=self._data)
+
+    def _fault(self, error: Exception, *, may_pass: bool) -> dict[str, Any]:
+        """The result of a step that could not be taken, and another beginning."""
+        reason = f"{type(error).__name__}: {error}"
+        gives_up = not may_pass
+        if isinstance(error, OSError):
+            try:
+                self._patience.bear(error)
+            except OSError:
+                gives_up = True
+        if not gives_up:
+            time.sleep(RETRY_EVERY_S)
+            self._progress.close()
+            self._begin()  # what is journaled is replayed, and the driver has it already
+        return {
+            "epoch": 0,
+            "metrics": {},
+            "duration_s": 0.0,
+            "replayed": True,
+            "outcome": None,
+            "fault": " ".join(reason.split())[:500],
+            "done": gives_up,
+        }

@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from samtune.config.schema import ResourcesConfig, StudyConfig
+from samtune.config.schema import StudyConfig
 from samtune.errors import NoUsableTrialError, SamtuneError
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
-from samtune.tuning.cluster import find_slots
+from tests.commands import Ended, samtune_here, start_samtune
 
 Make = Callable[..., StudyConfig]
-
-
-def _nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
-    return [{"Alive": True, "Resources": r} for r in resources]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "wanted", "trials", "gpus"),
-    [
-        (_nodes({"CPU": 8.0}), {"cpus": 2}, 4, 0.0),
-        (_nodes({"CPU": 8.0, "GPU": 2.0}), {"cpus": 1}, 2, 1.0),
-        (_nodes({"CPU": 8.0, "GPU": 1.0}), {"cpus": 1, "gpus": 0.25}, 4, 0.25),
-        (_nodes({"CPU": 4.0}, {"CPU": 3.0}), {"cpus": 2}, 3, 0.0),
-        (_nodes({"CPU": 8.0, "GPU": 2.0}), {"cpus": 1, "gpus": 0}, 8, 0.0),
-    ],
-)
-def test_slots_are_what_fits_on_each_node(
-    nodes: list[dict[str, object]], wanted: dict[str, float], trials: int, gpus: float
-) -> None:
-    slots = find_slots(nodes, ResourcesConfig.model_validate(wanted))
-    assert (slots.trials, slots.gpus) == (trials, gpus)
-
-
-def test_what_fits_nowhere_is_refused_with_the_numbers() -> None:
-    with pytest.raises(SamtuneError, match=r"64 CPUs and 1 GPUs .* largest node has 4 CPUs and 0"):
-        find_slots(_nodes({"CPU": 4.0}), ResourcesConfig(cpus=64, gpus=1.0))
 
 
 PLUGIN = '''
@@ -71,10 +43,13 @@ class Misfit(nn.Module):
         time.sleep(self.seconds)
         self.passes += 1
         if self.passes == 5:
-            if self.deed == "raise":
+            if self.deed == "raise" and not os.path.exists(f"{self.marker}.mended"):
                 raise ValueError("this model cannot do five")
             if self.deed == "nan":
                 return logits * math.nan
+            if self.deed == "hang" and not Path(self.marker).exists():
+                Path(self.marker).touch()
+                time.sleep(1000)
             if self.deed == "kill" and not Path(self.marker).exists():
                 Path(self.marker).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -105,11 +80,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _samtune(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "samtune", *arguments]
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        command, capture_output=True, text=True, timeout=200, check=False, **options
-    )
+def _samtune(*arguments: str) -> Ended:
+    return samtune_here(*arguments, cwd=Path.cwd())
 
 
 def _points(name: str) -> dict[str, tuple[str, list[tuple[int, float]]]]:
@@ -145,7 +117,9 @@ def _holds(name: str, printed: str) -> Study:
 
 
 @pytest.mark.ray
-def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(workplace: Path) -> None:
+def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(
+    workplace: Path, local_ray: None
+) -> None:
     (workplace / "faults.yaml").write_text(
         STUDY.replace("{name: misfit}", f"{{name: misfit, marker: {workplace / 'killed'}}}")
     )
@@ -178,11 +152,6 @@ def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(workplace: 
     assert "There is nothing to do" in done.stdout
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "samtune", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def _read_until(process: subprocess.Popen[str], epochs: int) -> str:
     assert process.stdout is not None
     printed = ""
@@ -204,11 +173,11 @@ SLOW = STUDY.replace("{name: misfit}", "{name: misfit, seconds: 0.1}").replace(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
 def test_a_driver_that_is_ended_is_resumed_without_loss(
-    workplace: Path, number: signal.Signals, code: int
+    workplace: Path, local_ray: None, number: signal.Signals, code: int
 ) -> None:
     study_file = SLOW.replace("sampler: grid", "sampler: tpe").replace("trials: 4", "trials: 6")
     (workplace / "faults.yaml").write_text(study_file)
-    process = _start("run", "faults.yaml")
+    process = start_samtune("run", "faults.yaml")
     printed = _read_until(process, 6)
     signalled = time.monotonic()
     process.send_signal(number)
@@ -244,30 +213,89 @@ def test_a_driver_that_is_ended_is_resumed_without_loss(
 
 
 @pytest.mark.ray
-def test_a_study_in_which_everything_fails_says_so_and_exits_1(workplace: Path) -> None:
-    (workplace / "faults.yaml").write_text(
-        STUDY.replace('["", raise, nan, kill]', "[raise]").replace(
-            "search_space:", "search_space:\n  optimizer.lr: {choice: [0.1, 0.2, 0.3]}"
-        )
+def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
+    workplace: Path, local_ray: None
+) -> None:
+    study_file = STUDY.replace('["", raise, nan, kill]', "[raise]").replace(
+        "search_space:", "search_space:\n  optimizer.lr: {choice: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}"
     )
-    ran = _samtune("run", "faults.yaml", "study.max_failed_trials=2")
+    mended = workplace / "this.mended"
+    (workplace / "faults.yaml").write_text(
+        study_file.replace("{name: misfit}", f"{{name: misfit, marker: {workplace / 'this'}}}")
+    )
+    ran = _samtune("run", "faults.yaml", "study.trials=6")
     assert ran.returncode == 1
-    assert "trials failed, so the study was ended" in ran.stderr
+    assert re.search(r"\d of \d trials failed in the same way", ran.stderr)
     assert "ValueError: this model cannot do five" in ran.stderr
+    assert "samtune resume faults --retry-failed --plugin misfit_plugin" in ran.stderr
+    assert "study faults: " in ran.stdout  # a summary all the same
     assert "Traceback" not in ran.stderr
+
+    mended.touch()
+    again = _samtune("resume", "faults", "--retry-failed", "--plugin", "misfit_plugin")
+    assert again.returncode == 0, again.stdout + again.stderr
+    study = _holds("faults", again.stdout)
+    assert [t.state for t in study.trials] == ["finished"] * 6
 
 
 @pytest.mark.ray
-def test_an_unreachable_mlflow_stops_nothing_and_is_made_up_for(workplace: Path) -> None:
+def test_a_done_study_without_a_usable_trial_exits_1_whichever_verb_says_so(
+    workplace: Path, local_ray: None
+) -> None:
+    study_file = STUDY.replace('["", raise, nan, kill]', "[raise]")
+    text = PLUGIN.replace("self.passes == 5", "self.passes == 1").replace("misfit", "useless")
+    (workplace / "useless_plugin.py").write_text(text)
+    (workplace / "faults.yaml").write_text(study_file.replace("misfit", "useless"))
+    ran = _samtune("run", "faults.yaml")
+    assert ran.returncode == 1
+    resumed = _samtune("resume", "faults", "--plugin", "useless_plugin")
+    assert resumed.returncode == 1
+    for ended in (ran, resumed):
+        assert "no trial of study 'faults' can be used: 1 failed" in ended.stderr
+        assert "--retry-failed" in ended.stderr
+
+
+@pytest.mark.ray
+def test_a_start_that_fails_has_not_taken_the_name(workplace: Path, local_ray: None) -> None:
+    (workplace / "faults.yaml").write_text(STUDY)
+    refused = _samtune("run", "faults.yaml", "study.resources={cpus: 64}")
+    assert refused.returncode == 2
+    assert "asks for 64 CPUs" in refused.stderr
+    assert not (workplace / "samtune_studies" / "faults").exists()
+    (workplace / "samtune_studies" / "faults").mkdir(parents=True)
+    (workplace / "samtune_studies" / "faults" / "manifest.json").write_text("{}")
+    taken = _samtune("run", "faults.yaml")
+    assert "exists in" in taken.stderr
+    assert taken.stdout == ""  # before the preview
+
+
+@pytest.mark.ray
+def test_a_hung_epoch_is_ended_and_trained_again(workplace: Path, local_ray: None) -> None:
+    study_file = STUDY.replace('["", raise, nan, kill]', "[hang]")
+    marker = f"{{name: misfit, marker: {workplace / 'hung'}}}"
+    (workplace / "faults.yaml").write_text(study_file.replace("{name: misfit}", marker))
+    ran = _samtune("run", "faults.yaml", "study.epoch_timeout=8")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "longer than study.epoch_timeout (0:00:08)" in ran.stdout
+    study = _holds("faults", ran.stdout)
+    assert [len(t.epochs) for t in study.trials] == [4]
+    assert "in forward" in study.trials[0].folder.log.read_text()
+
+
+@pytest.mark.ray
+def test_an_unreachable_mlflow_stops_nothing_and_is_made_up_for(
+    workplace: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study_file = STUDY.replace('["", raise, nan, kill]', '[""]')
     (workplace / "faults.yaml").write_text(study_file)
-    dead = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    ran = _samtune("run", "faults.yaml", env=dead)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    ran = _samtune("run", "faults.yaml")
     assert ran.returncode == 0, ran.stderr
     assert "MLflow has not taken 4 epochs yet" in ran.stdout
-    refused = _samtune("sync", "faults", env=dead)
+    refused = _samtune("sync", "faults")
     assert refused.returncode == 2
     assert "MLflow at http://127.0.0.1:9" in refused.stderr
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     for expected in ("4 epochs sent", "0 epochs sent"):
         synced = _samtune("sync", "faults", "--plugin", "misfit_plugin")
         assert expected in synced.stdout, synced.stdout + synced.stderr
@@ -290,7 +318,7 @@ def counted(*, file: str):
 @pytest.mark.ray
 @pytest.mark.parametrize("searched", [False, True])
 def test_trials_share_one_data_set_unless_it_is_searched(
-    workplace: Path, study_text: str, searched: bool
+    workplace: Path, local_ray: None, study_text: str, searched: bool
 ) -> None:
     from samtune import run_study
 
@@ -316,7 +344,7 @@ def test_trials_share_one_data_set_unless_it_is_searched(
 
 @pytest.mark.ray
 def test_a_request_no_node_can_meet_is_refused_before_any_trial(
-    workplace: Path, study_config: Make
+    workplace: Path, local_ray: None, study_config: Make
 ) -> None:
     from samtune import run_study
 
@@ -324,4 +352,4 @@ def test_a_request_no_node_can_meet_is_refused_before_any_trial(
     with pytest.raises(SamtuneError, match="asks for 1000 CPUs") as error:
         run_study(greedy, storage=workplace / "studies")
     assert not isinstance(error.value, NoUsableTrialError)
-    assert open_study("tiny", workplace / "studies").trials == []
+    assert not (workplace / "studies" / "tiny").exists()

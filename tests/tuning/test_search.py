@@ -14,6 +14,7 @@ from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, TrialFolder
+from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 
@@ -108,16 +109,143 @@ def test_a_diverged_trial_poisons_nobody(study_folder: StudyFolder, study_config
 def test_a_study_gives_up_after_too_many_failures(
     study_folder: StudyFolder, study_config: Make
 ) -> None:
-    config = study_config(("study: {", "study: {max_failed_trials: 2, "))
+    config = study_config(("study: {", "study: {max_failed_in_row: 2, "))
     search = Search(study_folder, config, 1, Silent())
     for key in ("t0000", "t0001"):
         assert search.next_trial() == key
         search.worker_lost_for_good(key, "killed")
-    assert search.has_given_up
+    assert search.failures.verdict == "2 trials failed in a row"
     assert search.next_trial() is None
     outcome = study_folder.trial("t0001").outcome()
     assert outcome is not None
     assert outcome.state == "failed"
+
+
+def test_a_decision_that_was_due_when_the_driver_died_is_made_by_the_next_session(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    keys = [search.next_trial() for _ in range(4)]
+    assert keys == ["t0000", "t0001", "t0002", "t0003"]
+    for key, value in (("t0001", 0.9), ("t0002", 0.1), ("t0003", 0.95)):
+        _journal(study_folder.trial(key), 1, value)  # and the driver never hears of it
+    again = Search(study_folder, study_config(), 2, Silent())
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+    assert [t.state.name for t in again.sampler.study.trials] == ["PRUNED"]
+    handed_out = [again.next_trial() for _ in range(4)]
+    assert handed_out == ["t0000", "t0001", "t0003", "t0004"]
+
+
+def test_a_resumed_study_compares_new_trials_with_all_that_were(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("trials: 4", "trials: 8"))
+    search = Search(study_folder, config, 1, Silent())
+    for _ in range(4):
+        search.next_trial()
+    for key, value in (("t0001", 0.8), ("t0002", 0.9), ("t0003", 0.95)):
+        for epoch in (1, 2):
+            assert _epoch(search, study_folder, key, epoch, value)
+    again = Search(study_folder, config, 2, Silent())
+    for expected in ("t0000", "t0001", "t0002", "t0003", "t0004"):
+        assert again.next_trial() == expected
+    assert not _epoch(again, study_folder, "t0004", 1, 0.85)  # the lower half of four
+
+
+def test_a_resumed_study_tells_optuna_what_its_trials_did(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(4):
+        search.next_trial()
+    for key, values in (("t0001", [0.8, 0.7, 0.9]), ("t0002", [0.1]), ("t0003", [0.85, 0.86])):
+        for epoch, value in enumerate(values, 1):
+            _epoch(search, study_folder, key, epoch, value)
+    _finish(search, study_folder, "t0001", 3)
+    again = Search(study_folder, study_config(), 2, Silent())
+    assert [again.next_trial() for _ in range(2)] == ["t0000", "t0003"]
+    told = {t.state.name: t.intermediate_values for t in again.sampler.study.trials}
+    assert told == {
+        "COMPLETE": {1: 0.8, 2: 0.7, 3: 0.9},
+        "PRUNED": {1: 0.1},
+        "RUNNING": {1: 0.85, 2: 0.86},
+    }
+
+
+@pytest.mark.parametrize(("select", "value"), [("best", 0.9), ("last", 0.7)])
+def test_a_finished_trial_counts_by_what_the_study_selects(
+    study_folder: StudyFolder, study_config: Make, select: str, value: float
+) -> None:
+    told: list[float | None] = []
+
+    class Watching(Silent):
+        def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
+            told.append(value)
+
+    config = study_config(("study: {", f"study: {{select: {select}, baseline: false, "))
+    search = Search(study_folder, config, 1, Watching())
+    search.next_trial()
+    for epoch, accuracy in enumerate([0.8, 0.9, 0.7], 1):
+        _epoch(search, study_folder, "t0001", epoch, accuracy)
+    _finish(search, study_folder, "t0001", 3)
+    assert search.sampler.study.trials[0].value == value
+    assert told == [value]
+    again = Search(study_folder, config, 2, Silent())
+    assert again.sampler.study.trials[0].value == value
+
+
+def test_the_last_epoch_is_no_decision_to_be_made_anew(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("grace_epochs: 1", "grace_epochs: 3"))
+    search = Search(study_folder, config, 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    for key, value in (("t0001", 0.9), ("t0002", 0.1)):
+        for epoch in (1, 2, 3):
+            _journal(study_folder.trial(key), epoch, value)
+    Search(study_folder, config, 2, Silent())
+    assert study_folder.trial("t0002").outcome() is None  # its worker finishes it
+
+
+def test_a_trial_that_cannot_be_written_down_is_handed_out_once_it_can(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    waits: list[str] = []
+
+    class Waiting(Silent):
+        def on_wait(self, key: str, reason: str) -> None:
+            waits.append(key)
+
+    search = Search(study_folder, study_config(), 1, Waiting())
+    assert search.next_trial() == "t0000"
+    trials, away = study_folder.root / "trials", study_folder.root / "away"
+    trials.rename(away)
+    trials.write_text("in the way")
+    for _ in range(3):
+        with pytest.raises(StorageWaitError):
+            search.next_trial()
+    assert waits == ["t0001"]
+    trials.unlink()
+    away.rename(trials)
+    assert [search.next_trial() for _ in range(5)] == ["t0001", "t0002", "t0003", "t0004", None]
+    assert len(search.sampler.study.trials) == 4
+
+
+def test_an_outcome_that_cannot_be_written_yet_is_written_later(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    _journal(study_folder.trial("t0002"), 1, 0.1)
+    root = study_folder.root / "trials"
+    (root / "t0002").rename(root / "away")
+    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
+    (root / "away").rename(root / "t0002")
+    search.next_trial()
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
 
 
 def test_a_grid_hands_out_no_more_than_it_holds(

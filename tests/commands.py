@@ -1,0 +1,45 @@
+"""The `samtune` command as tests give it: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from samtune.cli import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def samtune_here(*arguments: str, cwd: Path) -> Ended:
+    """The command in this process, which has torch imported already, and Ray started perhaps."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["samtune", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def start_samtune(*arguments: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, its two outputs as one stream."""
+    command = [sys.executable, "-m", "samtune", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

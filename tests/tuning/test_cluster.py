@@ -1,0 +1,113 @@
+"""Which Ray is joined, with which token, and how many trials it holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samtune.config.schema import ResourcesConfig
+from samtune.errors import SamtuneError
+from samtune.tuning.cluster import AUTH_MODE, AUTH_TOKEN, _authenticate, find_slots
+
+
+def _nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
+    return [{"Alive": True, "Resources": r} for r in resources]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "trials", "gpus"),
+    [
+        (_nodes({"CPU": 8.0}), {"cpus": 2}, 4, 0.0),
+        (_nodes({"CPU": 8.0, "GPU": 2.0}), {"cpus": 1}, 2, 1.0),
+        (_nodes({"CPU": 8.0, "GPU": 1.0}), {"cpus": 1, "gpus": 0.25}, 4, 0.25),
+        (_nodes({"CPU": 4.0}, {"CPU": 3.0}), {"cpus": 2}, 3, 0.0),
+        (_nodes({"CPU": 8.0, "GPU": 2.0}), {"cpus": 1, "gpus": 0}, 8, 0.0),
+    ],
+)
+def test_slots_are_what_fits_on_each_node(
+    nodes: list[dict[str, object]], wanted: dict[str, float], trials: int, gpus: float
+) -> None:
+    slots = find_slots(nodes, ResourcesConfig.model_validate(wanted))
+    assert (slots.trials, slots.gpus) == (trials, gpus)
+
+
+def test_what_fits_nowhere_is_refused_with_the_numbers() -> None:
+    with pytest.raises(SamtuneError, match=r"64 CPUs and 1 GPUs .* largest node has 4 CPUs and 0"):
+        find_slots(_nodes({"CPU": 4.0}), ResourcesConfig(cpus=64, gpus=1.0))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder without a token, and an environment that says nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (AUTH_MODE, AUTH_TOKEN, "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch puts back what was there
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def test_a_ray_of_our_own_has_a_token_of_its_own(home: Path) -> None:
+    _authenticate(None)
+    first = os.environ.pop(AUTH_TOKEN)
+    _authenticate(None)
+    assert len(first) >= 32
+    assert os.environ[AUTH_TOKEN] != first
+    assert AUTH_MODE not in os.environ  # Ray's to switch on, where it starts the cluster
+
+
+def test_a_cluster_that_is_given_is_shown_the_token_there_is(home: Path) -> None:
+    _authenticate("10.0.0.1:6379")
+    assert AUTH_MODE not in os.environ
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("secret")
+    _authenticate("10.0.0.1:6379")
+    assert os.environ[AUTH_MODE] == "token"
+
+
+def test_what_the_user_has_chosen_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AUTH_MODE, "disabled")
+    for address in (None, "10.0.0.1:6379"):
+        _authenticate(address)
+        assert os.environ[AUTH_MODE] == "disabled"
+        assert AUTH_TOKEN not in os.environ
+
+
+LOCAL = """
+import os, sys
+from pathlib import Path
+from samtune.errors import SamtuneError
+from samtune.tuning.cluster import connected
+
+with connected(None) as ray:
+    @ray.remote(num_cpus=0)
+    def answer():
+        return 42
+    print(ray.get(answer.remote(), timeout=60))
+    print("auto:", os.environ.get("RAY_AUTH_MODE"))
+print("left behind:", sorted(os.listdir(Path.home())), "RAY_AUTH_MODE" in os.environ)
+"""
+
+
+@pytest.mark.ray
+def test_a_local_ray_leaves_no_token_behind(home: Path) -> None:
+    """One that stayed in the home folder would be asked for by every later `ray start`."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOCAL], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.stdout.splitlines() == ["42", "auto: token", "left behind: [] False"], ran.stderr
+
+
+def test_auto_joins_only_what_ray_start_began(home: Path) -> None:
+    """A private Ray among the processes, such as the one of these very tests, is none of ours."""
+    code = (
+        "import ray._private.utils as utils\n"
+        f"utils.get_ray_address_file = lambda temp_dir=None: {str(home / 'none')!r}\n"
+        "from samtune.tuning.cluster import connected\n"
+        "with connected('auto'): pass"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "no Ray cluster was begun on this machine" in ran.stderr

@@ -1,0 +1,103 @@
+"""The Ray worker as an object of this process: a storage that fails, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samtune.config import StudyConfig, record_of
+from samtune.study import Study, StudyFolder
+from samtune.tuning import trial as worker
+from samtune.tuning.trial import TrialActor
+
+
+@pytest.fixture
+def start(
+    study_folder: StudyFolder,
+    study_config: Callable[..., StudyConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., TrialActor]]:
+    """Hands out a trial and makes a worker for it."""
+    monkeypatch.setattr(worker, "RETRY_EVERY_S", 0.0)
+    with study_folder.session() as session:
+
+        def new(**settings: Any) -> TrialActor:
+            trial = study_folder.trial("t0001")
+            trial.hand_out(record_of(study_config(), "t0001", {}), session)
+            config = {
+                "study": str(study_folder.root),
+                "key": "t0001",
+                "session": session,
+                "cpus": 1,
+                "gpus": 0,
+                "plugins": [],
+                "plugin_folder": str(Path.cwd()),
+                "storage_wait": 600.0,
+                "epoch_timeout": "auto",
+            }
+            return TrialActor({**config, **settings})
+
+        yield new
+
+
+def _fresh(actor: TrialActor) -> dict[str, Any]:
+    """The next result that is not a replay."""
+    while (result := actor.step())["replayed"]:
+        assert "fault" not in result
+    return result
+
+
+def test_a_storage_that_comes_back_costs_no_epoch(
+    start: Callable[..., TrialActor],
+    study_folder: StudyFolder,
+    study_config: Callable[..., StudyConfig],
+) -> None:
+    actor = start()
+    trials, away = study_folder.root / "trials", study_folder.root / "away"
+    assert actor.step()["epoch"] == 1
+    trials.rename(away)
+    for _ in range(2):
+        fault = actor.step()
+        assert "t0001" in fault["fault"]
+        assert not fault["done"]
+    away.rename(trials)
+    assert _fresh(actor)["epoch"] == 2
+    assert _fresh(actor)["epoch"] == 3
+    last = _fresh(actor)
+    assert (last["done"], last["outcome"]["state"]) == (True, "finished")
+    epochs = Study(study_folder, study_config()).trial("t0001").epochs
+    assert [e.epoch for e in epochs] == [1, 2, 3]
+    actor.cleanup()
+
+
+def test_a_storage_that_stays_away_leaves_the_trial_without_an_outcome(
+    start: Callable[..., TrialActor],
+    study_folder: StudyFolder,
+    study_config: Callable[..., StudyConfig],
+) -> None:
+    actor = start(storage_wait=0.0)
+    assert actor.step()["epoch"] == 1
+    trials, away = study_folder.root / "trials", study_folder.root / "away"
+    trials.rename(away)
+    fault = actor.step()
+    assert fault["done"]
+    assert fault["outcome"] is None
+    away.rename(trials)
+    study = Study(study_folder, study_config())
+    assert study.trial("t0001").outcome is None
+    assert study.left == 5
+    actor.cleanup()
+
+
+def test_a_worker_of_an_older_session_stops_without_an_outcome(
+    start: Callable[..., TrialActor], study_folder: StudyFolder
+) -> None:
+    actor = start(session=0)
+    fault = actor.step()
+    assert "handed out again" in fault["fault"]
+    assert fault["done"]
+    assert study_folder.trial("t0001").outcome() is None
+    actor.cleanup()
