@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study.folder import StudyFolder
+from samtune.training import amx, precision
 
 TINY = """
 name: tiny
@@ -31,6 +32,34 @@ study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+class Processor:
+    """What torch reports of a processor without a GPU, and what is found behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        monkeypatch.delenv(amx.LIMIT, raising=False)
+
+    def has(self, *, amx_flag: bool, tiles: bool, avx512_bf16: bool, amd: bool) -> None:
+        set_ = self._monkeypatch.setattr
+        set_(torch.cuda, "is_available", lambda: False)
+        set_(torch.cpu, "_is_amx_tile_supported", lambda: amx_flag)
+        set_(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+        set_(amx, "_has_tiles", lambda: tiles)
+        set_(precision, "_is_amd", lambda: amd)
+        amx.has_amx.cache_clear()
+
+    def is_fast_at(self, precision: str) -> None:
+        """Makes `auto` come to fp32 or bf16."""
+        zen_4 = precision == "bf16"
+        self.has(amx_flag=False, tiles=False, avx512_bf16=zen_4, amd=zen_4)
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processor]:
+    yield Processor(monkeypatch)
+    amx.has_amx.cache_clear()
 
 
 @pytest.fixture

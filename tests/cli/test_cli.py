@@ -21,7 +21,7 @@ from samtune.config.study_file import read_study
 from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
 from samtune.training.checkpoint import save_weights
-from tests.conftest import TINY
+from tests.conftest import TINY, Processor
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,26 @@ def test_list_and_show_agree_and_parse(workplace: Path) -> None:
     plain = _samtune("show", "tiny-train", "t0001", cwd=workplace).stdout
     assert "t0001 finished" in plain
     assert "tiny-train" in _samtune("list", cwd=workplace).stdout
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_auto_comes_to_is_said_before_a_run_and_after_it(
+    tmp_path: Path, processor: Processor, precision: str
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: 3", "epochs: 1"))
+    processor.is_fast_at(precision)
+    said = f"precision auto ({precision})"
+    checked = _samtune("check", "tiny.yaml", cwd=tmp_path).stdout
+    assert f"precision  auto ({precision}) on this machine\n" in checked
+    trained = _samtune("train", "tiny.yaml", cwd=tmp_path).stdout
+    assert trained.startswith(f"{said}\nepoch 1/1 ")
+    assert f"; {said}\n" in _samtune("show", "tiny-train", cwd=tmp_path).stdout
+    assert said in _samtune("show", "tiny-train", "t0001", cwd=tmp_path).stdout
+    trial = json.loads(_samtune("show", "tiny-train", "t0001", "--json", cwd=tmp_path).stdout)
+    assert trial["precision"] == f"auto ({precision})"
+
+    named = _samtune("check", "tiny.yaml", "training.precision=fp16", cwd=tmp_path).stdout
+    assert "precision  fp16\n" in named
 
 
 BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"}']
