@@ -7,6 +7,8 @@ run on every CPU, if slowly. torchvision and timm stand for themselves with a fe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from samtune.config.schema import TrialConfig
 from samtune.config.study_file import read_study
@@ -24,7 +27,7 @@ from samtune.registry import MODELS
 from samtune.tasks import Task
 from samtune.training import TrainingState, evaluate, sam_step, set_up, trial_task
 from samtune.training.checkpoint import load_state, save_state
-from samtune.training.precision import autocast
+from samtune.training.precision import DTYPES, autocast
 from tests.models.small import SMALL, own_models
 
 CPU = torch.device("cpu")
@@ -33,11 +36,11 @@ IMAGES = 2  # the fewest that batch norm can do with; float16 is slow on most CP
 SIDES = {"capsnet": 20, "unet": 16}
 SIDE, LIBRARY_SIDE = 8, 16
 FAMILIES = [
-    "torchvision/mobilenet_v3_small",
     "torchvision/shufflenet_v2_x0_5",
     "torchvision/squeezenet1_1",
     "timm/test_vit",
 ]
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 PRECISIONS = ["fp32", "bf16", "fp16"]
 MNIST = Path(__file__).parents[2] / "search_spaces" / "capsnet_mnist.yaml"
 
@@ -48,6 +51,7 @@ class Trained:
 
     Attributes:
         start: its weights before them.
+        layers: in what each layer that multiplies computed in the first of them, by its name.
         losses: one a step.
         saved, digest: its state between the two.
     """
@@ -57,11 +61,12 @@ class Trained:
     task: Task
     state: TrainingState
     start: list[Tensor]
+    layers: dict[str, torch.dtype]
     losses: list[Tensor]
     saved: Path
     digest: str
 
-    def outputs(self, model: torch.nn.Module) -> list[Tensor]:
+    def outputs(self, model: nn.Module) -> list[Tensor]:
         """What a model says of the validation split, in the trial's precision and layout."""
         inputs, _ = next(iter(self.data.val_batches(IMAGES, CPU).in_order()))
         if self.config.training.channels_last:
@@ -113,10 +118,29 @@ def trained(
     state.loss_scale.scale = 2.0**8  # fp16 begins with 2^16 and skips steps until that fits
     start = [p.detach().clone() for p in state.model.parameters()]
     task, saved = trial_task(config, data), folder / "state.pt"
-    first = one_step(state, task, data)
+    with layers_watched(state.model) as layers:
+        first = one_step(state, task, data)
     digest = save_state(saved, state.state_dict())
     losses = [first, one_step(state, task, data)]
-    return Trained(config, data, task, state, start, losses, saved, digest)
+    return Trained(config, data, task, state, start, layers, losses, saved, digest)
+
+
+@contextmanager
+def layers_watched(model: nn.Module) -> Iterator[dict[str, torch.dtype]]:
+    """The type that each convolution and linear layer gives inside, by the layer's name."""
+    found: dict[str, torch.dtype] = {}
+
+    def watch(name: str, layer: nn.Module) -> RemovableHandle:
+        def seen(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+            found[name] = output.dtype
+
+        return layer.register_forward_hook(seen)
+
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
+    handles = [watch(name, layer) for name, layer in layers.items()]
+    yield found
+    for handle in handles:
+        handle.remove()
 
 
 def one_step(state: TrainingState, task: Task, data: DataSplits) -> Tensor:
@@ -160,6 +184,12 @@ def assert_steps_and_metrics_are_sound(made: Trained) -> None:
 
 def test_two_steps_and_an_evaluation_give_finite_numbers(case: Trained) -> None:
     assert_steps_and_metrics_are_sound(case)
+
+
+def test_every_layer_computes_in_the_precision_that_was_asked_for(case: Trained) -> None:
+    expected = DTYPES.get(case.state.precision, torch.float32)
+    weights = {n for n, m in case.state.model.named_modules() if isinstance(m, LAYERS)}
+    assert case.layers == dict.fromkeys(weights, expected)
 
 
 def test_a_restored_state_goes_on_like_the_one_that_was_saved(case: Trained) -> None:
