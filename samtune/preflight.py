@@ -29,6 +29,7 @@ from samtune.models import fetch_pretrained
 from samtune.registry import MODELS
 from samtune.tasks import study_metrics
 from samtune.training.loop import sam_step
+from samtune.training.precision import Precision, resolve
 from samtune.training.selfcheck import PASSES, Finding, check_sam
 from samtune.training.state import new_model, set_up, trial_task
 
@@ -70,6 +71,7 @@ class Preview:
     """What a study will do.
 
     Attributes:
+        precision: what trials compute in on this machine, `auto` resolved.
         corners: the smallest and the largest model.
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
         epochs: what all trials together will train, about.
@@ -79,6 +81,7 @@ class Preview:
 
     config: StudyConfig
     data: DataSplits
+    precision: Precision
     corners: list[Corner]
     rungs: list[tuple[int, int]]
     epochs: int
@@ -122,7 +125,7 @@ def preview(
     disk = trials * 5 * 4 * corners[-1].parameters
     epochs = _expected_epochs(config, rungs)
     checks = _self_checks(corners, config, data) if self_check else {}
-    return Preview(config, data, ends, rungs, epochs, disk, free, checks)
+    return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
 
 
 def warnings_of(config: StudyConfig) -> list[str]:
@@ -188,6 +191,12 @@ def free_space(storage: Path) -> int:
             f"storage {storage} cannot be written: {existing}: {error.strerror or error}"
         ) from error
     return shutil.disk_usage(existing).free
+
+
+def _precision(config: StudyConfig) -> Precision:
+    """What a trial would compute in, if it ran on this machine."""
+    on_gpu = torch.cuda.is_available() and config.study.resources.gpus != 0
+    return resolve(config.trial.training.precision, torch.device("cuda" if on_gpu else "cpu"))
 
 
 def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:

@@ -12,6 +12,7 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study.folder import StudyFolder
+from samtune.training import amx, precision
 
 TINY = """
 name: tiny
@@ -40,6 +41,34 @@ def local_ray() -> Iterator[None]:
 
     with connected(None):
         yield
+
+
+class Processor:
+    """What torch reports of a processor without a GPU, and what is found behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        monkeypatch.delenv(amx.LIMIT, raising=False)
+
+    def has(self, *, amx_flag: bool, tiles: bool, avx512_bf16: bool, amd: bool) -> None:
+        set_ = self._monkeypatch.setattr
+        set_(torch.cuda, "is_available", lambda: False)
+        set_(torch.cpu, "_is_amx_tile_supported", lambda: amx_flag)
+        set_(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+        set_(amx, "_has_tiles", lambda: tiles)
+        set_(precision, "_is_amd", lambda: amd)
+        amx.has_amx.cache_clear()
+
+    def is_fast_at(self, precision: str) -> None:
+        """Makes `auto` come to fp32 or bf16."""
+        zen_4 = precision == "bf16"
+        self.has(amx_flag=False, tiles=False, avx512_bf16=zen_4, amd=zen_4)
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Processor]:
+    yield Processor(monkeypatch)
+    amx.has_amx.cache_clear()
 
 
 @pytest.fixture

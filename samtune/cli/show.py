@@ -35,7 +35,9 @@ def _print_study(study: Study) -> None:
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
     console.print(f"study {study.name}: {study.state}; {counts}")
     by = study.config.study.select
-    console.print(f"{study.folder.root}; trials count by their {by} epoch\n")
+    precisions = dict.fromkeys(t.precision for t in study.trials if t.epochs)
+    computed = f"; precision {', '.join(precisions)}" if precisions else ""
+    console.print(f"{study.folder.root}; trials count by their {by} epoch{computed}\n")
     rows = table(
         "trial",
         "state",
@@ -66,7 +68,9 @@ def _print_trial(trial: Trial) -> None:
     console = new_console()
     reason = f": {trial.outcome.reason}" if trial.outcome and trial.outcome.reason else ""
     console.print(f"{trial.key} {trial.state}{reason}", markup=False, soft_wrap=True)
-    for section, settings in trial.config.model_dump(mode="json").items():
+    config = trial.config.model_dump(mode="json")
+    config["training"]["precision"] = trial.precision
+    for section, settings in config.items():
         shown = ", ".join(f"{key} {number(value)}" for key, value in settings.items())
         console.print(f"  {section:10} {shown}")
     if trial.epochs:
@@ -102,6 +106,7 @@ def _trial_json(trial: Trial, *, epochs: bool) -> dict[str, Any]:
         "reason": trial.outcome.reason if trial.outcome else "",
         "baseline": trial.is_baseline,
         "values": trial.values,
+        "precision": trial.precision,
         "epochs_done": len(trial.epochs),
         "value": trial.value,
         "best": best and {"epoch": best.epoch, **best.metrics},

@@ -36,6 +36,7 @@ def print_preview(console: Console, preview: Preview) -> None:
     how = f"{config.wanted_trials} trials by {config.study.sampler}"
     how += ", and a baseline with rho = 0" if config.study.baseline else ""
     console.print(f"  trials     {how}; up to {training.epochs} epochs of {_steps(preview)}")
+    console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)
         console.print(f"  asha       about {reached}")
@@ -192,3 +193,9 @@ def _print_gain(console: Console, study: Study) -> None:
 def _steps(preview: Preview) -> str:
     config: StudyConfig = preview.config
     return f"{preview.steps_per_epoch} steps, batches of {config.trial.training.batch_size}"
+
+
+def _precision(preview: Preview) -> str:
+    training = preview.config.trial.training
+    shown = training.precision_in_words([preview.precision])
+    return f"{shown} on this machine" if training.precision == "auto" else shown

@@ -32,8 +32,13 @@ def train(
     fetch_pretrained(config.trial.model.name, **config.trial.model.params)
     run = f"{config.name}-train" if name is None else name
     console = new_console()
+    precision = None
     for progress in train_single(config, run, storage):
         if progress.outcome is None:
+            if progress.precision != precision:  # it may change where a run goes on elsewhere
+                precision = progress.precision
+                shown_precision = config.trial.training.precision_in_words([precision])
+                console.print(f"precision {shown_precision}")
             shown = {k: v for k, v in progress.metrics.items() if k.startswith(("train_", "val_"))}
             console.print(
                 f"epoch {progress.epoch}/{config.trial.training.epochs} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -109,6 +109,15 @@ class TrainingConfig(Config):
     channels_last: bool = Field(True, strict=True)
     compile: bool = Field(False, strict=True)
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
+
+    def precision_in_words(self, resolved: Iterable[str]) -> str:
+        """`auto (bf16)` where `auto` came to bf16; a named precision is itself.
+
+        Args:
+            resolved: what was computed in, once or in each epoch; empty where it is not known.
+        """
+        found = ", ".join(dict.fromkeys(filter(None, resolved)))
+        return f"auto ({found})" if self.precision == "auto" and found else self.precision
 
 
 class TrialConfig(Config):

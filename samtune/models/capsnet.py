@@ -109,7 +109,14 @@ class CapsNet(nn.Module):
 
 def lengths(capsules: Tensor) -> Tensor:
     """(..., D) to (...): the norms, with gradient 0 instead of NaN where one is 0."""
-    return (capsules.square().sum(-1) + EPSILON).sqrt()
+    return (_squared(capsules) + EPSILON).sqrt()
+
+
+def _squared(vectors: Tensor) -> Tensor:
+    """(..., D) to (...): the squared norms, in float32 at least."""
+    # float16 has no number as small as the epsilon, nor the square of one below 0.0002.
+    full = torch.promote_types(vectors.dtype, torch.float32)
+    return vectors.to(full).square().sum(-1)
 
 
 class Squash(nn.Module):
@@ -117,7 +124,7 @@ class Squash(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., D) to (..., D); the gradient at 0 is 0."""
-        squared = vectors.square().sum(-1, keepdim=True)
+        squared = _squared(vectors)[..., None]
         return vectors * (squared / (1 + squared) * torch.rsqrt(squared + EPSILON))
 
 

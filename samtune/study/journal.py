@@ -25,6 +25,7 @@ class Entry:
         session, attempt: who trained it; an attempt is one start of the trial in a worker.
         time_ms: when it finished, milliseconds since 1970; shown to people, never used to order.
         state, sha256: the training state after it, and its digest.
+        precision: what the model computed in; empty where nothing was written down.
     """
 
     session: int
@@ -35,6 +36,7 @@ class Entry:
     time_ms: int
     state: str
     sha256: str
+    precision: str = ""
 
 
 class Journal:

@@ -75,6 +75,11 @@ class Trial:
         return self.selected_epoch.metrics[self.metric] if self.selected_epoch else None
 
     @property
+    def precision(self) -> str:
+        """`training.precision`; `auto` with what it came to, as in `auto (bf16)`."""
+        return self.config.training.precision_in_words(e.precision for e in self.epochs)
+
+    @property
     def can_win(self) -> bool:
         """Whether it may be called the best.
 

@@ -36,6 +36,7 @@ class Progress:
     Attributes:
         epoch: the last finished epoch; 0 if the trial ended before one.
         metrics: that epoch's; empty where `outcome` alone is told.
+        precision: what the model computed in.
         replayed: the epoch was finished by an earlier attempt.
         outcome: how the trial ended, on the last one only.
     """
@@ -43,6 +44,7 @@ class Progress:
     epoch: int
     metrics: dict[str, float] = field(default_factory=dict)
     duration_s: float = 0.0
+    precision: str = ""
     replayed: bool = False
     outcome: Outcome | None = None
 
@@ -72,7 +74,7 @@ def run_trial(
     journal.repair()
     done = journal.epochs()
     for entry in done:
-        yield Progress(entry.epoch, entry.metrics, entry.duration_s, replayed=True)
+        yield Progress(entry.epoch, entry.metrics, entry.duration_s, entry.precision, replayed=True)
     outcome = folder.outcome()
     if outcome is None:
         try:
@@ -124,7 +126,7 @@ def _train(
             best = value
         _write_epoch(folder, journal, session, attempt, state, result, config.hash, is_best)
         if result.epoch not in known:
-            yield Progress(result.epoch, result.metrics, result.duration_s)
+            yield Progress(result.epoch, result.metrics, result.duration_s, state.precision)
     folder.end(outcome)
     yield Progress(outcome.epoch, outcome=outcome)
 
@@ -147,13 +149,14 @@ def _write_epoch(
 ) -> None:
     path = folder.state(result.epoch)
     device = next(state.model.parameters()).device.type
-    digest = save_state(path, {**state.state_dict(), "config_hash": config_hash, "device": device})
+    computed = {"device": device, "precision": state.precision}
+    digest = save_state(path, {**state.state_dict(), "config_hash": config_hash, **computed})
     if is_best:
         about = {
             "epoch": result.epoch,
             "metrics": result.metrics,
             "trial": folder.key,
-            "device": device,
+            **computed,
         }
         save_weights(folder.best_weights, state.model.state_dict(), about)
     journal.append(
@@ -166,6 +169,7 @@ def _write_epoch(
             time_ms=now_ms(),
             state=path.name,
             sha256=digest,
+            precision=state.precision,
         )
     )
     # Newer states than this one are damaged, else training would have begun from them.

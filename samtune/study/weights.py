@@ -16,7 +16,7 @@ from samtune.models import architecture_alone
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
-from samtune.training.precision import resolve
+from samtune.training.precision import Precision, resolve
 from samtune.training.state import new_model, trial_task
 
 
@@ -28,6 +28,7 @@ class TrainedModel:
         recipe: what `samtune.models.build_model` needs to build it anew.
         metrics: that epoch's, as the journal has them.
         device: where it was trained, `cpu` or `cuda`.
+        precision: what it computed in there; None where that was not written down.
         threads: how many torch used there on a CPU.
     """
 
@@ -39,6 +40,7 @@ class TrainedModel:
     config: TrialConfig
     data: DataSplits
     device: str
+    precision: Precision | None
     threads: int
 
     def evaluate(self) -> dict[str, float]:
@@ -53,18 +55,20 @@ class TrainedModel:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)  # sums are split among threads
         try:
-            return evaluate(model, task, batches, resolve(training.precision, device))
+            precision = self.precision or resolve(training.precision, device)
+            return evaluate(model, task, batches, precision)
         finally:
             torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
 class _About:
-    """What the best weights' file says of them."""
+    """What is written down of weights beside them."""
 
     epoch: int
     metrics: dict[str, float]
     device: str
+    precision: Precision | None = None
 
 
 def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
@@ -81,9 +85,8 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
             weights, about = load_weights(trial.folder.best_weights, _About)
         except (OSError, ValueError) as error:
             raise SamtuneError(f"trial {trial.key} has no best weights on disk: {error}") from error
-        epoch, metrics, device = about.epoch, about.metrics, about.device
     else:
-        weights, epoch, metrics, device = _last_weights(trial)
+        weights, about = _last_weights(trial)
     config = trial.config
     data = load_dataset(config.dataset.name, **config.dataset.params)
     with architecture_alone():
@@ -100,13 +103,23 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         **config.model.params,
     }
     return TrainedModel(
-        trial.key, epoch, model.eval(), recipe, metrics, config, data, device, threads
+        trial.key,
+        about.epoch,
+        model.eval(),
+        recipe,
+        about.metrics,
+        config,
+        data,
+        about.device,
+        about.precision,
+        threads,
     )
 
 
-def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], str]:
+def _last_weights(trial: Trial) -> tuple[dict[str, Any], _About]:
     last = trial.last_epoch
     state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
-    return state["model"], last.epoch, last.metrics, state["device"]
+    about = _About(last.epoch, last.metrics, state["device"], state.get("precision"))
+    return state["model"], about

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Mode = Literal["min", "max"]
 
@@ -25,11 +25,17 @@ class Meter(Protocol):
 class Task(Protocol):
     """A kind of task; one object serves a whole run.
 
-    `outputs` is whatever the task's models return: logits, or a tuple of several things.
+    `outputs` is whatever the task's models return: logits, or a tuple of several things. Only
+    `forward` may compute with a model's weights: it runs in the precision that the trial trains
+    in, and all that follows gets its outputs in float32.
     """
 
     metrics: Mapping[str, Mode]
     """What a meter yields, each with the direction in which it improves."""
+
+    def forward(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Any:
+        """The outputs for `loss`, of a model in training."""
+        ...
 
     def loss(self, outputs: Any, inputs: Tensor, targets: Tensor) -> Tensor:
         """The training loss, its mean over the batch."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samtune.models.capsnet import lengths
 from samtune.tasks.base import Mode
 from samtune.tasks.classification import Hits, accuracies
 from samtune.tasks.losses import MarginLoss, ReconstructionLoss
 
-Outputs = tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]
-"""Capsules (B, K, D), and the redrawn images or a function of the classes that draws them."""
+Outputs = tuple[Tensor, Tensor | None]
+"""Capsules (B, K, D), and the redrawn images (B, C, H, W) where they are wanted."""
 
 
 class Capsule:
@@ -45,13 +45,19 @@ class Capsule:
         self._reconstruction = ReconstructionLoss(reconstruction_reduction)
         self._weight = reconstruction_weight
 
+    def forward(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Outputs:
+        """Capsules, and the images that the model draws from those of the true classes."""
+        capsules, drawn = model(inputs)
+        if callable(drawn):
+            drawn = drawn(targets) if self._weight else None
+        return capsules, drawn
+
     def loss(self, outputs: Outputs, inputs: Tensor, targets: Tensor) -> Tensor:
         """The margin loss, and the squared error of the redrawn images by its weight."""
         capsules, drawn = outputs
         loss: Tensor = self._margin(capsules, targets)
         if self._weight:
-            redrawn = drawn(targets) if callable(drawn) else drawn
-            loss = loss + self._weight * self._reconstruction(redrawn, self.pixels(inputs))
+            loss = loss + self._weight * self._reconstruction(drawn, self.pixels(inputs))
         return loss
 
     def predict(self, outputs: Outputs) -> Tensor:

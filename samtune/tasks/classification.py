@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from samtune.tasks.base import Mode
 from samtune.tasks.losses import SmoothCrossEntropy
@@ -24,6 +24,11 @@ class Classification:
     def __init__(self, num_classes: int | None = None, label_smoothing: float = 0.0) -> None:
         self.metrics: Mapping[str, Mode] = {"loss": "min", **accuracies(num_classes)}
         self._loss = SmoothCrossEntropy(label_smoothing)
+
+    def forward(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K)."""
+        logits: Tensor = model(inputs)
+        return logits
 
     def loss(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy of logits (B, K) against classes (B,)."""

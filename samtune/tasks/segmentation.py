@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samtune.models.unet import center_crop
 from samtune.tasks.base import Mode
@@ -31,6 +31,11 @@ class Segmentation:
         }
         self._num_classes = num_classes
         self._loss = MaskLoss(label_smoothing)
+
+    def forward(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K, H', W')."""
+        logits: Tensor = model(inputs)
+        return logits
 
     def loss(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy of logits (B, K, H', W') against masks (B, H, W)."""

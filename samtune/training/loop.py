@@ -150,13 +150,20 @@ def backward(
     size = training.micro_batch_size or len(inputs)
     losses = []
     for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-        with autocast(precision, x.device):
-            outputs = state.model(x)
         share = len(x) / len(inputs)
-        loss = task.loss(in_float32(outputs), x, y)
+        loss = batch_loss(state.model, task, x, y, precision)
         torch.autograd.backward(loss if scale * share == 1 else loss * (scale * share), inputs=only)
         losses.append(loss.detach() * share)
     return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def batch_loss(
+    model: nn.Module, task: Task, inputs: Tensor, targets: Tensor, precision: Precision = "fp32"
+) -> Tensor:
+    """The mean loss of a batch in float32, of a forward pass in this precision."""
+    with autocast(precision, inputs.device):
+        outputs = task.forward(model, inputs, targets)
+    return task.loss(in_float32(outputs), inputs, targets)
 
 
 def descend(state: TrainingState) -> None:

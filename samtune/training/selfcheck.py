@@ -18,6 +18,7 @@ from samtune.models import build_model
 from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.tasks import Task, build_task
+from samtune.training.loop import batch_loss
 
 RHO = 0.05
 PASSES = 11  # forward and backward, in all claims together
@@ -94,7 +95,7 @@ class _Trial:
     def loss(self) -> Tensor:
         """Half a pass."""
         torch.manual_seed(SEED)
-        return self._task.loss(self.model(self._inputs), self._inputs, self._targets)
+        return batch_loss(self.model, self._task, self._inputs, self._targets)
 
     def optimizer(self, kind: Callable[..., Any], **settings: Any) -> Any:
         """An optimizer over the model's weights."""

@@ -20,7 +20,7 @@ from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
 from samtune.training.checkpoint import save_weights
 from tests.commands import samtune_here
-from tests.conftest import TINY
+from tests.conftest import TINY, Processor
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,26 @@ def test_list_and_show_agree_and_parse(workplace: Path) -> None:
     plain = samtune_here("show", "tiny-train", "t0001", cwd=workplace).stdout
     assert "t0001 finished" in plain
     assert "tiny-train" in samtune_here("list", cwd=workplace).stdout
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_auto_comes_to_is_said_before_a_run_and_after_it(
+    tmp_path: Path, processor: Processor, precision: str
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("epochs: 3", "epochs: 1"))
+    processor.is_fast_at(precision)
+    said = f"precision auto ({precision})"
+    checked = samtune_here("check", "tiny.yaml", cwd=tmp_path).stdout
+    assert f"precision  auto ({precision}) on this machine\n" in checked
+    trained = samtune_here("train", "tiny.yaml", cwd=tmp_path).stdout
+    assert trained.startswith(f"{said}\nepoch 1/1 ")
+    assert f"; {said}\n" in samtune_here("show", "tiny-train", cwd=tmp_path).stdout
+    assert said in samtune_here("show", "tiny-train", "t0001", cwd=tmp_path).stdout
+    trial = json.loads(samtune_here("show", "tiny-train", "t0001", "--json", cwd=tmp_path).stdout)
+    assert trial["precision"] == f"auto ({precision})"
+
+    named = samtune_here("check", "tiny.yaml", "training.precision=fp16", cwd=tmp_path).stdout
+    assert "precision  fp16\n" in named
 
 
 BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"}']

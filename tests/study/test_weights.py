@@ -21,14 +21,16 @@ TRIALS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "dataset", "metric"), TRIALS, ids=lambda text: text[7:14])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("model", "dataset", "metric"), TRIALS, ids=["resnet", "capsnet", "unet"])
 def test_saved_weights_give_the_recorded_metrics_to_the_last_digit(
-    tmp_path, model, dataset, metric
+    tmp_path, model, dataset, metric, precision
 ):
     path = tmp_path / "study.yaml"
     path.write_text(
         f"name: kept\ntrial:\n  model: {model}\n  dataset: {dataset}\n"
-        "  optimizer: {name: adam, lr: 0.003}\n  training: {epochs: 2, batch_size: 100}\n"
+        "  optimizer: {name: adam, lr: 0.003}\n  training: {epochs: 2, batch_size: 100, "
+        f"precision: {precision}}}\n"
         f"study: {{metric: {metric}}}\n"
     )
     threads = torch.get_num_threads()

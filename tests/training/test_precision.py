@@ -9,33 +9,12 @@ import sys
 import pytest
 import torch
 
-from samtune.training import amx, precision
+from samtune.training import amx
 from samtune.training.precision import resolve
+from tests.conftest import Processor
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
-
-
-class Processor:
-    """What torch reports of a processor, and what is found behind it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        monkeypatch.delenv(amx.LIMIT, raising=False)
-        amx.has_amx.cache_clear()
-
-    def has(self, *, amx_flag: bool, tiles: bool, avx512_bf16: bool, amd: bool) -> None:
-        set_ = self._monkeypatch.setattr
-        set_(torch.cpu, "_is_amx_tile_supported", lambda: amx_flag)
-        set_(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
-        set_(amx, "_has_tiles", lambda: tiles)
-        set_(precision, "_is_amd", lambda: amd)
-
-
-@pytest.fixture
-def processor(monkeypatch: pytest.MonkeyPatch):
-    yield Processor(monkeypatch)
-    amx.has_amx.cache_clear()
 
 
 @pytest.mark.parametrize(
