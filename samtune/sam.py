@@ -118,7 +118,8 @@ class SAM(Optimizer):
 
         So it is on accelerators with a fused base optimizer, which alone can do that.
         """
-        return all(self._skips_on_device(group) for group in self.param_groups)
+        reads_found_inf = getattr(self.base_optimizer, "_step_supports_amp_scaling", False)
+        return reads_found_inf and all(map(self._skips_on_device, self.param_groups))
 
     @property
     def skipped_steps(self) -> int:
@@ -225,7 +226,7 @@ class SAM(Optimizer):
         self._come_home()
         grad_scale = getattr(self, "grad_scale", None)  # set by a GradScaler while it calls this
         if grad_scale is not None:
-            torch._foreach_mul_(self._gradients(), 1 / grad_scale)
+            torch._foreach_mul_(_local(self._gradients()), 1 / grad_scale)
         self.descend()
         return None
 
@@ -305,7 +306,7 @@ class SAM(Optimizer):
             yield from group["params"]
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters() if p.grad is not None]
+        return [p.grad for p in self._parameters() if p.grad is not None and p.grad.numel()]
 
     @torch.no_grad()
     def _climb_along_gradients(self) -> None:
@@ -483,8 +484,8 @@ class SAM(Optimizer):
                 norms = torch._foreach_norm(_numbers(gradients), math.inf)
                 largest = torch.stack([n.to(norms[0].device) for n in norms])
             return largest.isfinite().all()
-        norm = _global_norm(gradients) if grad_norm is None else grad_norm
-        if math.isfinite(norm.item()):
+        norm: Any = _global_norm(gradients) if grad_norm is None else grad_norm
+        if math.isfinite((norm.full_tensor() if _is_sharded(norm) else norm).item()):
             return True
         # Finite gradients can have a norm that is not.
         smaller = [gradient * 1e-30 for gradient in gradients]
@@ -540,7 +541,7 @@ class SAM(Optimizer):
         self._forget_other_weights([p for p, _ in self._away])
         for hook in self._hooks:
             hook.remove()
-        gradients = _local(self._gradients())
+        gradients = [g for g in _local(self._gradients()) if g.numel() and not g.is_sparse]
         if self._mark is not None and gradients:
             smallest = min(gradients, key=Tensor.numel)
             smallest.add_(torch.as_tensor(self._mark, device=smallest.device))
@@ -659,7 +660,7 @@ def _stacked_norm(norms: list[Tensor]) -> Tensor:
 
 def _numbers(tensors: list[Tensor]) -> list[Tensor]:
     """Sparse and complex tensors as the real numbers that they hold."""
-    dense = [t._values() if t.is_sparse else t for t in tensors]
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     return [torch.view_as_real(t) if t.is_complex() else t for t in dense]
 
 

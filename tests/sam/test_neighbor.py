@@ -115,3 +115,20 @@ def test_only_weights_with_a_gradient_climb_and_count() -> None:
         moved = [p.data - before[name] for name, p in model.named_parameters() if name[0] == "1"]
         assert torch.cat(moved).norm() == pytest.approx(0.5)
         assert torch.equal(model[0].weight, before["0.weight"])
+
+
+def test_sparse_gradients_climb_as_dense_ones() -> None:
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(6, 3, sparse=sparse)
+        optimizer = SAM(table.parameters(), SGD, lr=0.1, rho=0.5)
+        for _ in range(2):
+            table(torch.tensor([1, 1, 3])).square().sum().backward()  # one of them twice
+            with optimizer.at_worst_neighbor():
+                loss = table(torch.tensor([1, 1, 3])).square().sum()
+                loss.backward()
+            optimizer.descend()
+            optimizer.zero_grad()
+            found.append(loss.item())
+    assert found[:2] == pytest.approx(found[2:])

@@ -19,13 +19,13 @@ def test_a_climb_that_is_not_finite_skips_the_step(
     base: type, bad: float, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SAM, "asynchronous", asynchronous)
-    w = nn.Parameter(torch.tensor([1.0, 2.0]))
-    optimizer = SAM([w], base, lr=0.1, rho=0.5, fused=True)
+    w, empty = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.empty(0))
+    optimizer = SAM([w, empty], base, lr=0.1, rho=0.5, fused=True)
     for gradient in (1.0, bad, 1.0):
-        w.grad = torch.tensor([1.0, gradient])
+        w.grad, empty.grad = torch.tensor([1.0, gradient]), torch.empty(0)
         before = w.detach().clone()
         with optimizer.at_worst_neighbor():
-            w.grad = torch.tensor([1.0, 1.0])
+            w.grad, empty.grad = torch.tensor([1.0, 1.0]), torch.empty(0)
         optimizer.descend()
         assert torch.equal(w, before) == (gradient is bad)
     assert optimizer.skipped_steps == 1

@@ -162,7 +162,7 @@ def in_both(rank: int) -> dict[str, Any]:
         (loss(model, inputs) * first_is).backward()
         with optimizer.at_worst_neighbor():
             loss(model, inputs).backward()
-        optimizer.descend()
+        optimizer.descend(nn.utils.clip_grad_norm_(model.parameters(), 1e6))
         optimizer.zero_grad()
         steps.append(whole(model))
     found["shards"] = steps, optimizer.skipped_steps
