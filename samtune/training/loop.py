@@ -172,19 +172,15 @@ def descend(state: TrainingState) -> None:
     Under fp16 gradients that overflowed skip the step and lower the scale of the loss.
     """
     optimizer, limit = state.optimizer, state.config.training.clip_grad_norm
-    if state.precision != "fp16":
-        if limit is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), limit)
-        optimizer.descend()
-        return
-    state.loss_scale.unscale(state.model.parameters())
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), limit or math.inf)
-    skipped_before = optimizer.skipped_steps
-    if norm.isfinite():
-        optimizer.descend()
-    else:
-        optimizer.skip_step()
-    state.loss_scale.update(overflow=optimizer.skipped_steps > skipped_before)
+    params, fp16 = list(state.model.parameters()), state.precision == "fp16"
+    if fp16:
+        state.loss_scale.unscale(params)
+        skipped_before = optimizer.skipped_steps
+    # The norm decides whether to clip and whether to step, so it is computed once.
+    norm = None if limit is None else nn.utils.clip_grad_norm_(params, limit)
+    optimizer.descend(norm)
+    if fp16:
+        state.loss_scale.update(overflow=optimizer.skipped_steps > skipped_before)
 
 
 def _seed_dropout(state: TrainingState) -> None:

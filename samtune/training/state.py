@@ -90,12 +90,24 @@ def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> Train
 
 
 def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:
-    """SAM in the trial's variant around the trial's optimizer, fused where torch can."""
+    """SAM in the trial's variant around the trial's optimizer, fused where torch can.
+
+    `asam_eta` measures as the authors' code does: a parameter with `weight` anywhere in its name
+    relative to |w| + eta, all others as they are. A weight that is computed of others, such as
+    `parametrizations.weight.original0`, has it in the middle.
+
+    Raises:
+        ValueError: `asam_eta`, and no parameter is named so.
+    """
     sam = config.sam
     groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
     if sam.variant == "asam_eta":
-        # As in the authors' code: weights relative to |w| + eta, biases as they are.
-        weights = {p for name, p in model.named_parameters() if "weight" in name.split(".")[-1]}
+        weights = {p for name, p in model.named_parameters() if "weight" in name}
+        if not weights:
+            raise ValueError(
+                "asam_eta is relative for parameters named 'weight', and this model has none: "
+                "use variant asam, which is relative for all"
+            )
         rest = [p for p in model.parameters() if p not in weights]
         groups = [{"params": [p for p in model.parameters() if p in weights], "adaptive": True}]
         groups += [{"params": rest, "adaptive": False}] if rest else []

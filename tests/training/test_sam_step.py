@@ -38,6 +38,24 @@ def net_without_norm(*, in_channels: int, num_classes: int) -> nn.Module:
     )
 
 
+@register_model("test_net_with_weight_norm")
+def net_with_weight_norm(*, in_channels: int, num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(in_channels, 4, 3)),
+        nn.Flatten(), nn.Linear(64, num_classes),
+    )  # fmt: skip
+
+
+@register_model("test_net_without_weights")
+class NetWithoutWeights(nn.Module):
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scores.expand(len(inputs), -1)
+
+
 def splits() -> DataSplits:
     generator = torch.Generator().manual_seed(0)
 
@@ -176,6 +194,19 @@ def test_asam_eta_leaves_biases_out_of_the_relative_distance() -> None:
     assert [p.dim() for p in weighted["params"]] == [4, 1, 2]
     assert (weighted["adaptive"], rest["adaptive"], weighted["eta"]) == (True, False, 0.01)
     assert [p.dim() for p in rest["params"]] == [1, 1, 1]
+
+
+def test_asam_eta_finds_weights_that_are_computed_of_others() -> None:
+    optimizer = new_state(model="test_net_with_weight_norm", sam={"variant": "asam_eta"}).optimizer
+    weighted, rest = optimizer.param_groups
+    # The lengths and the directions of the first layer's weights, and the weights of the second.
+    assert [tuple(p.shape) for p in weighted["params"]] == [(4, 1, 1, 1), (4, 1, 3, 3), (3, 64)]
+    assert [tuple(p.shape) for p in rest["params"]] == [(4,), (3,)]
+
+
+def test_asam_eta_is_refused_where_no_parameter_is_a_weight() -> None:
+    with pytest.raises(ValueError, match="this model has none"):
+        new_state(model="test_net_without_weights", sam={"variant": "asam_eta"})
 
 
 def test_sam_on_needs_norm_layers() -> None:
