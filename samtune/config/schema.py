@@ -21,7 +21,7 @@ from pydantic import (
 
 from samtune.config.base import Config
 from samtune.config.space import Distribution
-from samtune.registry import MODELS, Count
+from samtune.registry import DATASETS, MODELS, Count, Registry
 
 Value = float | int | str | bool | None
 BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
@@ -122,9 +122,38 @@ class TrialConfig(Config):
 
     @property
     def hash(self) -> str:
-        """Short and stable; a training state is good only for the configuration it came from."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Short and stable; a training state is good only for the configuration it came from.
+
+        It is of what was said beyond the defaults, so that a setting added later, with a default
+        that changes nothing, leaves the states of older studies good. A study's own copy of its
+        file says every setting, so a default that changes its value is told from the old one.
+
+        Raises:
+            UnknownNameError: the model or the data set is not registered.
+        """
+        import samtune.data
+        import samtune.models  # noqa: F401 - here, since they import torch
+
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        said["model"] = _beyond_defaults(self.model, MODELS)
+        said["dataset"] = _beyond_defaults(self.dataset, DATASETS)
+        canonical = json.dumps(said, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _beyond_defaults(named: Named, registry: Registry) -> dict[str, Any]:
+    fields = registry[named.name].schema.model_fields
+
+    def is_default(key: str, value: Any) -> bool:
+        # As JSON: a tuple or a path in a signature is a list or a text in a file.
+        return key in fields and _as_json(value) == _as_json(fields[key].default)
+
+    said = {key: value for key, value in named.params.items() if not is_default(key, value)}
+    return {"name": named.name, **said}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=str)
 
 
 class TrialRecord(Config):
