@@ -157,7 +157,7 @@ def _write_epoch(
             "trial": folder.key,
             "device": device,
         }
-        save_weights(folder.best_weights, state.model.state_dict(), about)
+        save_weights(folder.best_weights, state.evaluated.state_dict(), about)
     journal.append(
         Entry(
             session=session,

@@ -16,7 +16,7 @@ from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
 from samtune.training.precision import resolve
-from samtune.training.state import new_model, trial_task
+from samtune.training.state import evaluated_weights, new_model, trial_task
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], 
     state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
-    return state["model"], last.epoch, last.metrics, state["device"]
+    return evaluated_weights(state), last.epoch, last.metrics, state["device"]
