@@ -10,6 +10,7 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study, to_yaml
 from samtune.config.trials import trial_with
 from samtune.errors import StudyFileError
+from samtune.preflight import preview
 
 STUDY = """
 name: recipes
@@ -85,3 +86,13 @@ def test_fewer_epochs_than_the_warmup_are_refused_in_a_sentence(tmp_path: Path) 
         study(tmp_path, "", "training.warmup_epochs=2.5", "training.epochs=2")
     [problem] = error.value.problems
     assert problem.endswith("warmup_epochs must be below epochs (2), got 2.5.")
+
+
+def test_the_preview_counts_an_averages_place_on_the_disk(tmp_path: Path) -> None:
+    def disk(space: str, *overrides: str) -> int:
+        return preview(study(tmp_path, space, *overrides), tmp_path).disk_bytes
+
+    # Weights and momentum in two states and the best weights, and the average in both states.
+    plain = disk("")
+    assert 5 * disk("", "training.average_from=0.5") == 7 * plain
+    assert 5 * disk("  training.ema_decay: {choice: [null, 0.9]}") == 7 * plain
