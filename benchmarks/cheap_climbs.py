@@ -8,7 +8,9 @@ its own; the accuracies are those of the last epoch over further, paired seeds.
 
 from __future__ import annotations
 
+import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +48,14 @@ def main() -> None:
     parser = options("cheaper climbs", rounds=5)
     parser.add_argument("--tuning-seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--rhos-from", type=Path, help="earlier figures, whose rho is taken")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        choices=METHODS,
+        default=list(METHODS),
+        help="these alone, beside SGD and SAM, which they are compared with",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     figures = {}
@@ -56,8 +66,13 @@ def main() -> None:
 
 def compare(name: str, setting: Setting, arguments: Any) -> dict[str, Any]:
     tuning = range(1000, 1000 + arguments.tuning_seeds)
-    rhos = {method: tuned(method, setting, tuning, arguments.epochs) for method in METHODS}
-    runs: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
+    methods = [m for m in METHODS if m in ("SGD", "SAM", *arguments.methods)]
+    if arguments.rhos_from:
+        known = json.loads(arguments.rhos_from.read_text())["settings"][name]
+        rhos = {method: known[method]["rho"] for method in methods}
+    else:
+        rhos = {method: tuned(method, setting, tuning, arguments.epochs) for method in methods}
+    runs: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for seed in range(arguments.rounds):
         for method, rho in rhos.items():
             runs[method].append(run(method, rho, setting, seed, arguments.epochs))

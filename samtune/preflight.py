@@ -30,6 +30,7 @@ from samtune.registry import MODELS
 from samtune.tasks import study_metrics
 from samtune.training.loop import sam_step
 from samtune.training.precision import Precision, resolve
+from samtune.training.schedule import steps_per_epoch
 from samtune.training.selfcheck import PASSES, Finding, check_sam
 from samtune.training.state import new_model, set_up, trial_task
 
@@ -92,8 +93,7 @@ class Preview:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        batch_size = self.config.trial.training.batch_size
-        return max(1, len(self.data.train) // batch_size)
+        return steps_per_epoch(self.config.trial.training, len(self.data.train))
 
 
 def preview(
@@ -121,8 +121,9 @@ def preview(
         ends = [_timed(corner, config, data) for corner in ends]
     rungs = expected_rungs(config)
     trials = config.wanted_trials + config.study.baseline
-    # Weights and momentum in each of two states, and the best weights once more.
-    disk = trials * 5 * 4 * corners[-1].parameters
+    # Weights and momentum (and an average) in each of two states, and the best weights once more.
+    copies = 7 if _may_average(config) else 5
+    disk = trials * copies * 4 * corners[-1].parameters
     epochs = _expected_epochs(config, rungs)
     checks = _self_checks(corners, config, data) if self_check else {}
     return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
@@ -152,6 +153,11 @@ def warnings_of(config: StudyConfig) -> list[str]:
                 "range with 'when'."
             )
     return sentences
+
+
+def _may_average(config: StudyConfig) -> bool:
+    searched = {"training.ema_decay", "training.average_from"} & config.search_space.keys()
+    return config.trial.training.averages or bool(searched)
 
 
 def _variants(config: StudyConfig) -> list[str]:

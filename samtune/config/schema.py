@@ -21,7 +21,7 @@ from pydantic import (
 
 from samtune.config.base import Config
 from samtune.config.space import Distribution
-from samtune.registry import MODELS, Count
+from samtune.registry import DATASETS, MODELS, Count, Registry
 
 Value = float | int | str | bool | None
 BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
@@ -57,6 +57,8 @@ class SamConfig(Config):
         every: SAM in each k-th step, the optimizer alone in the others.
         ascent_fraction: the share of each batch that the climb is computed on.
         ascent_precision: `bf16` computes the climb so; the update keeps the training's precision.
+        micro_ascent: every so many images of a batch climb by themselves, and the gradients at
+            their neighbors are averaged (m-sharpness); default is the whole batch together.
         same_dropout: both passes drop the same units.
     """
 
@@ -69,6 +71,7 @@ class SamConfig(Config):
     every: Count = 1
     ascent_fraction: float = Field(1.0, gt=0, le=1, strict=True)
     ascent_precision: Literal["same", "bf16"] = "same"
+    micro_ascent: Count | None = None
     same_dropout: bool = Field(False, strict=True)
 
     @model_validator(mode="before")
@@ -86,12 +89,27 @@ class SamConfig(Config):
             raise ValueError(f"adaptive: true is variant: asam, but variant is {rest['variant']}")
         return rest
 
+    @model_validator(mode="after")
+    def _climbs_of_micro_batches(self) -> SamConfig:
+        if self.micro_ascent and self.variant in ("msam", "fsam"):
+            raise ValueError(
+                f"micro_ascent climbs along gradients of parts of a batch, and {self.variant} "
+                "climbs along a mean over steps: leave one of them out"
+            )
+        return self
+
 
 class TrainingConfig(Config):
     """How long, on what schedule and in what numbers one run trains.
 
     Attributes:
         micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
+        lr_interval: how often the schedule lowers the learning rate.
+        warmup_epochs: in which the learning rate rises from 0, step by step; may be a fraction.
+        decay_norms_and_biases: whether `optimizer.weight_decay` is for norm layers and biases, too.
+        ema_decay: evaluate and save an exponential moving average of the weights, of this decay.
+        average_from: the share of the epochs after which the weights of each epoch are averaged;
+            evaluate and save that mean.
         clip_grad_norm: the greatest norm of the gradients that the optimizer steps with.
         precision: what the model computes in; weights and optimizer stay float32. `auto` is bf16
             where the hardware is faster at it, else fp32.
@@ -103,6 +121,11 @@ class TrainingConfig(Config):
     batch_size: Count = 128
     micro_batch_size: Count | None = None
     lr_schedule: Literal["cosine", "step", "constant"] = "cosine"
+    lr_interval: Literal["epoch", "step"] = "epoch"
+    warmup_epochs: float = Field(0.0, ge=0, strict=True)
+    decay_norms_and_biases: bool = Field(True, strict=True)
+    ema_decay: float | None = Field(None, gt=0, lt=1, strict=True)
+    average_from: float | None = Field(None, ge=0, lt=1, strict=True)
     label_smoothing: float = Field(0.0, ge=0, lt=1, strict=True)
     clip_grad_norm: float | None = Field(None, gt=0, strict=True)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -119,6 +142,21 @@ class TrainingConfig(Config):
         found = ", ".join(dict.fromkeys(filter(None, resolved)))
         return f"auto ({found})" if self.precision == "auto" and found else self.precision
 
+    @property
+    def averages(self) -> bool:
+        """Whether a mean of the weights is evaluated and saved."""
+        return self.ema_decay is not None or self.average_from is not None
+
+    @model_validator(mode="after")
+    def _settings_fit_each_other(self) -> TrainingConfig:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be below epochs ({self.epochs}), got {self.warmup_epochs:g}"
+            )
+        if self.ema_decay is not None and self.average_from is not None:
+            raise ValueError("ema_decay and average_from exclude each other: leave one of them out")
+        return self
+
 
 class TrialConfig(Config):
     """One complete training run."""
@@ -131,9 +169,38 @@ class TrialConfig(Config):
 
     @property
     def hash(self) -> str:
-        """Short and stable; a training state is good only for the configuration it came from."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Short and stable; a training state is good only for the configuration it came from.
+
+        It is of what was said beyond the defaults, so that a setting added later, with a default
+        that changes nothing, leaves the states of older studies good. A study's own copy of its
+        file says every setting, so a default that changes its value is told from the old one.
+
+        Raises:
+            UnknownNameError: the model or the data set is not registered.
+        """
+        import samtune.data
+        import samtune.models  # noqa: F401 - here, since they import torch
+
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        said["model"] = _beyond_defaults(self.model, MODELS)
+        said["dataset"] = _beyond_defaults(self.dataset, DATASETS)
+        canonical = json.dumps(said, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _beyond_defaults(named: Named, registry: Registry) -> dict[str, Any]:
+    fields = registry[named.name].schema.model_fields
+
+    def is_default(key: str, value: Any) -> bool:
+        # As JSON: a tuple or a path in a signature is a list or a text in a file.
+        return key in fields and _as_json(value) == _as_json(fields[key].default)
+
+    said = {key: value for key, value in named.params.items() if not is_default(key, value)}
+    return {"name": named.name, **said}
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=str)
 
 
 class TrialRecord(Config):

@@ -22,6 +22,13 @@ from samtune.errors import StudyFileError, UnknownNameError, did_you_mean
 from samtune.registry import DATASETS, MODELS
 
 MOST_COMBINATIONS = 1024
+# Settings that rule each other out in some combinations.
+EXCLUSIVE = (
+    "sam.variant",
+    "sam.micro_ascent",
+    "training.ema_decay",
+    "training.average_from",
+)
 
 
 def check_space(
@@ -151,8 +158,8 @@ def _check_values(
 def _check_optimizers(
     space: Mapping[str, list[Distribution]], trial: TrialConfig, problems: Problems
 ) -> None:
-    """Tries a step with each combination of optimizer and variant, of ranges with their ends."""
-    own = {path for path in space if path.startswith("optimizer.") or path == "sam.variant"}
+    """Tries each combination of optimizer, variant and what they exclude, of ranges their ends."""
+    own = {path for path in space if path.startswith("optimizer.") or path in EXCLUSIVE}
     needed = set(own)
     for path in reversed(list(space)):  # conditions stand before what depends on them
         if path in needed:

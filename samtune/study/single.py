@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
+from samtune.config.trials import record_of, trial_with
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
 from samtune.study.trial_folder import trial_key
@@ -26,8 +26,8 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     single = config.model_copy(update={"name": name, "search_space": {}, "study": search})
     if (storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
-        record = folder.trial(trial_key(1)).record()
-        if record and record.hash != config.trial.hash:
+        # With what was added since filled in; hashes would not see a default that has changed.
+        if trial_with(folder.config(), {}) != config.trial:
             raise SamtuneError(
                 f"{storage / name} holds a run with other settings; take another --name."
             )

@@ -158,7 +158,7 @@ def _write_epoch(
             "trial": folder.key,
             **computed,
         }
-        save_weights(folder.best_weights, state.model.state_dict(), about)
+        save_weights(folder.best_weights, state.evaluated.state_dict(), about)
     journal.append(
         Entry(
             session=session,

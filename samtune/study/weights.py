@@ -17,7 +17,7 @@ from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
 from samtune.training.precision import Precision, resolve
-from samtune.training.state import new_model, trial_task
+from samtune.training.state import evaluated_weights, new_model, trial_task
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ def _last_weights(trial: Trial) -> tuple[dict[str, Any], _About]:
     if last is None or state is None:
         raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
     about = _About(last.epoch, last.metrics, state["device"], state.get("precision"))
-    return state["model"], about
+    return evaluated_weights(state), about

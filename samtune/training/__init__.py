@@ -1,7 +1,8 @@
 """The training loop and what belongs to it; it knows no Ray, no MLflow and no study.
 
-`state` sets a trial up, `loop` trains it, `schedule` lowers its learning rate, `precision` (and
-`amx`) say in which numbers, `checkpoint` writes it down, `selfcheck` tries SAM on a model.
+`state` sets a trial up, `loop` trains it, `schedule` sets its learning rate, `averaging` takes the
+mean of its weights, `precision` (and `amx`) say in which numbers, `checkpoint` writes it down,
+`selfcheck` tries SAM on a model.
 """
 
 from samtune.training.loop import EpochResult, evaluate, sam_step, train

@@ -7,10 +7,10 @@ checkpoint holds; shuffling, augmentation and dropout are drawn from (seed, epoc
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from samtune.data import DataSplits
 from samtune.data.batches import Batches
 from samtune.sam import frozen_batchnorm_stats, norm_parameters
 from samtune.tasks import Task
+from samtune.training.averaging import STATISTICS_BATCHES, estimate_statistics
 from samtune.training.precision import Precision, autocast, in_float32
 from samtune.training.state import TrainingState, trial_task
 
@@ -32,7 +33,8 @@ class EpochResult:
 
     Attributes:
         epoch: from 1.
-        metrics: `train_loss`, `lr`, `skipped_steps` and the task's, such as `val_accuracy`.
+        metrics: `train_loss`, `lr` (the last step's), `skipped_steps` and the task's, such as
+            `val_accuracy`.
         duration_s: training and evaluation together.
     """
 
@@ -62,18 +64,20 @@ def train(
     while state.epoch < training.epochs:
         started = time.perf_counter()
         seeds = np.random.SeedSequence([training.seed, state.epoch + 1]).generate_state(2)
-        lr = float(state.optimizer.param_groups[0]["lr"])
         skipped = state.optimizer.skipped_steps
         state.model.train()
-        losses = [
-            sam_step(state, task, inputs, targets)
-            for inputs, targets in train_batches.shuffled(int(seeds[1]))
-        ]
-        state.lr_schedule.step()
-        state.epoch += 1
+        losses = []
+        for inputs, targets in train_batches.shuffled(int(seeds[1])):
+            lr = float(state.optimizer.param_groups[0]["lr"])
+            losses.append(sam_step(state, task, inputs, targets))
+            state.finish_step()
+        state.finish_epoch()
+        if state.evaluated is not state.model:
+            few = itertools.islice(train_batches.shuffled(int(seeds[1])), STATISTICS_BATCHES)
+            estimate_statistics(state.evaluated, few, state.precision, int(seeds[0]))
         metrics = {
             "train_loss": torch.stack(losses).mean().item(),
-            **evaluate(state.model, task, val_batches, state.precision),
+            **evaluate(state.evaluated, task, val_batches, state.precision),
             "lr": lr,
             "skipped_steps": float(state.optimizer.skipped_steps - skipped),
         }
@@ -86,28 +90,71 @@ def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) 
     With MSAM that is the loss where its only pass is, and with a climb on a share of the batch the
     loss of that share. However it ends, no gradients stay behind.
     """
-    model, optimizer, sam = state.model, state.optimizer, state.config.sam
+    optimizer, sam = state.optimizer, state.config.sam
     try:
-        _seed_dropout(state)
         if not state.climbs_now:
+            _seed_dropout(state)
             loss = backward(state, task, inputs, targets)
         elif sam.variant == "msam":
+            _seed_dropout(state)
             with optimizer.at_momentum_neighbor():
                 loss = backward(state, task, inputs, targets)
+        elif sam.micro_ascent:
+            loss = mean_neighbor_gradient(state, task, inputs, targets, sam.micro_ascent)
         else:
-            # Batch norm's statistics come from one pass: at w, unless only a share is seen there.
-            on_share = sam.ascent_fraction < 1
-            with _statistics(model, frozen=on_share):
-                loss = ascent(state, task, inputs, targets)  # g(w): which way is uphill
-            with optimizer.at_worst_neighbor(), _statistics(model, frozen=not on_share):
-                if sam.same_dropout:
-                    _seed_dropout(state)
-                backward(state, task, inputs, targets)  # the gradient up there
+            loss = neighbor_gradient(state, task, inputs, targets)
         descend(state)  # the base optimizer at w, with that gradient
     finally:
         optimizer.zero_grad()
         state.steps += 1
     return loss
+
+
+def neighbor_gradient(
+    state: TrainingState, task: Task, inputs: Tensor, targets: Tensor, part: int = 0
+) -> Tensor:
+    """Leaves the gradient at these images' worst neighbor; returns the loss at the weights.
+
+    Batch norm's statistics come from the pass at the weights, even where that sees a share only:
+    those of the neighbor are another function's.
+
+    Args:
+        part: which micro-batch this is, for dropout of its own.
+    """
+    _seed_dropout(state, part)
+    loss = ascent(state, task, inputs, targets)  # g(w): which way is uphill
+    with state.optimizer.at_worst_neighbor(), frozen_batchnorm_stats(state.model):
+        if state.config.sam.same_dropout:
+            _seed_dropout(state, part)
+        backward(state, task, inputs, targets)  # the gradient up there
+    return loss
+
+
+def mean_neighbor_gradient(
+    state: TrainingState, task: Task, inputs: Tensor, targets: Tensor, size: int
+) -> Tensor:
+    """Leaves the mean of the gradients at the neighbors of parts of `size` images.
+
+    This is m-sharpness (Foret et al. 2021, section 4.1; Andriushchenko and Flammarion 2022,
+    arXiv:2206.06232). Parts are weighed by their size; batch norm normalises each by itself.
+    """
+    means: dict[nn.Parameter, Tensor] = {}
+    losses = []
+    parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+    for i, (x, y) in enumerate(parts):
+        share = len(x) / len(inputs)
+        losses.append(neighbor_gradient(state, task, x, y, i) * share)
+        for p in state.model.parameters():
+            if p.grad is None:
+                continue
+            if p in means:
+                means[p].add_(p.grad, alpha=share)
+            else:
+                means[p] = p.grad.mul_(share)
+        state.optimizer.zero_grad()
+    for p, mean in means.items():
+        p.grad = mean
+    return torch.stack(losses).sum()
 
 
 def ascent(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -183,13 +230,10 @@ def descend(state: TrainingState) -> None:
         state.loss_scale.update(overflow=optimizer.skipped_steps > skipped_before)
 
 
-def _seed_dropout(state: TrainingState) -> None:
-    seeds = np.random.SeedSequence([state.config.training.seed, state.epoch, state.steps])
+def _seed_dropout(state: TrainingState, part: int = 0) -> None:
+    entropy = [state.config.training.seed, state.epoch, state.steps]
+    seeds = np.random.SeedSequence([*entropy, part] if part else entropy)
     torch.manual_seed(int(seeds.generate_state(1)[0]))
-
-
-def _statistics(model: nn.Module, *, frozen: bool) -> AbstractContextManager[None]:
-    return frozen_batchnorm_stats(model) if frozen else nullcontext()
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ avoid_missing_amx()  # here, since samtune runs no layer before it has imported 
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# A gradient that still overflows float16 here is above 2^40: no scale brings it into range.
+SMALLEST_SCALE = 2.0**-24
 
 
 def resolve(precision: Literal["auto"] | Precision, device: torch.device) -> Precision:
@@ -69,7 +71,9 @@ class LossScale:
     """Keeps float16 gradients in range: they are computed of the loss times a power of two.
 
     An overflow halves the scale, and 2,000 steps without one double it (Micikevicius et al. 2018,
-    arXiv:1710.03740). Powers of two, so scaling rounds nothing.
+    arXiv:1710.03740). Powers of two, so scaling rounds nothing. At `SMALLEST_SCALE` it stays: what
+    overflows there is not finite in other precisions either, and its steps are skipped as theirs
+    are, each counted in `skipped_steps`.
     """
 
     def __init__(self, scale: float = 2.0**16, patience: int = 2000) -> None:
@@ -86,7 +90,7 @@ class LossScale:
         """Learns from one step."""
         self._good_steps = 0 if overflow else self._good_steps + 1
         if overflow:
-            self.scale /= 2
+            self.scale = max(self.scale / 2, SMALLEST_SCALE)
         elif self._good_steps == self._patience:
             self.scale *= 2
             self._good_steps = 0

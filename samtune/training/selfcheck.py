@@ -179,5 +179,5 @@ def _base_optimizer(new_trial: NewTrial) -> Finding:
 
 def _same(one: list[Tensor], other: list[Tensor]) -> tuple[bool, str]:
     pairs = zip(one, other, strict=True)
-    differing = sum(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
+    differing = sum(not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs)
     return not differing, f"{differing} of {len(one)} tensors differ"

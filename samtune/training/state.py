@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -15,10 +16,11 @@ from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits
 from samtune.models import build_model
 from samtune.registry import MODELS
-from samtune.sam import SAM, norm_parameters
+from samtune.sam import NORM_LAYERS, SAM, norm_parameters
 from samtune.tasks import Task, build_task
+from samtune.training.averaging import WeightAverage
 from samtune.training.precision import LossScale, Precision, resolve
-from samtune.training.schedule import lr_factor
+from samtune.training.schedule import lr_factor, steps_per_epoch
 
 FUSED = ("sgd", "adam", "adamw")  # whose fused step torch has for CPUs and for GPUs
 
@@ -31,6 +33,7 @@ class TrainingState:
         precision: what the model computes in on this device.
         steps: optimizer steps so far, over all epochs.
         loss_scale: for fp16 only.
+        average: of the weights; None where none is wanted.
     """
 
     model: nn.Module
@@ -41,6 +44,12 @@ class TrainingState:
     epoch: int = 0
     steps: int = 0
     loss_scale: LossScale = field(default_factory=LossScale)
+    average: WeightAverage | None = None
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that metrics and saved weights are of: the average as soon as there is one."""
+        return self.average.model if self.average and self.average.count else self.model
 
     @property
     def climbs_now(self) -> bool:
@@ -49,9 +58,25 @@ class TrainingState:
         has_started = self.epoch >= sam.start_fraction * self.config.training.epochs
         return has_started and self.steps % sam.every == 0 and not self.optimizer.is_plain
 
+    def finish_step(self) -> None:
+        """What belongs to each optimizer step: the learning rate, a moving average."""
+        self.lr_schedule.step()
+        if self.average and self.config.training.ema_decay is not None:
+            self.average.update(self.model)
+
+    def finish_epoch(self) -> None:
+        """What belongs to each epoch: its number, a mean over epochs."""
+        self.epoch += 1
+        training = self.config.training
+        start = training.average_from
+        if self.average and start is not None and self.epoch > start * training.epochs:
+            self.average.update(self.model)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain numbers only: it loads with `weights_only=True`."""
+        average = {"average": self.average.state_dict()} if self.average else {}
         return {
+            **average,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": self.lr_schedule.state_dict(),
@@ -66,8 +91,17 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.loss_scale.load_state_dict(state["loss_scale"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.epoch = state["epoch"]
         self.steps = state["steps"]
+
+
+def evaluated_weights(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of what `TrainingState.state_dict` gave, the weights of `TrainingState.evaluated`."""
+    average = saved.get("average")
+    weights: dict[str, Tensor] = (average if average and average["count"] else saved)["model"]
+    return weights
 
 
 def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> TrainingState:
@@ -82,11 +116,14 @@ def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> Train
     model = new_model(config, data).to(device=device, memory_format=layout)  # type: ignore[call-overload]
     if config.sam.variant == "sam_on":
         norm_parameters(model)  # there must be some
+    average = WeightAverage(model, training.ema_decay) if training.averages else None
     if training.compile:
         model.compile()
     optimizer = new_optimizer(config, model)
-    schedule = LambdaLR(optimizer, lambda epoch: lr_factor(training, epoch))
-    return TrainingState(model, optimizer, schedule, config, resolve(training.precision, device))
+    steps = steps_per_epoch(training, len(data.train))
+    schedule = LambdaLR(optimizer, lambda step: lr_factor(training, step, steps))
+    precision = resolve(training.precision, device)
+    return TrainingState(model, optimizer, schedule, config, precision, average=average)
 
 
 def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:
@@ -111,6 +148,8 @@ def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:
         rest = [p for p in model.parameters() if p not in weights]
         groups = [{"params": [p for p in model.parameters() if p in weights], "adaptive": True}]
         groups += [{"params": rest, "adaptive": False}] if rest else []
+    if not config.training.decay_norms_and_biases:
+        groups = _without_decay(groups, norms_and_biases(model))
     params = config.optimizer.params
     if config.optimizer.name.lower() in FUSED and not params.keys() & {"fused", "foreach"}:
         params["fused"] = not params.get("differentiable")
@@ -124,6 +163,26 @@ def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:
         mean_decay=sam.mean_decay,
         **params,
     )
+
+
+def norms_and_biases(model: nn.Module) -> set[nn.Parameter]:
+    """The weights of norm layers, found by type, and all weights of one dimension or none."""
+    norms = (module for module in model.modules() if isinstance(module, NORM_LAYERS))
+    of_norms = {p for module in norms for p in module.parameters(recurse=False)}
+    return of_norms | {p for p in model.parameters() if p.ndim <= 1}
+
+
+def _without_decay(
+    groups: Sequence[dict[str, Any]], exempt: set[nn.Parameter]
+) -> list[dict[str, Any]]:
+    """Each group in two, of which the second, with its parameters in `exempt`, does not decay."""
+    split = []
+    for group in groups:
+        decayed = [p for p in group["params"] if p not in exempt]
+        rest = [p for p in group["params"] if p in exempt]
+        split += [{**group, "params": decayed}] if decayed else []
+        split += [{**group, "params": rest, "weight_decay": 0.0}] if rest else []
+    return split
 
 
 def new_model(config: TrialConfig, data: DataSplits) -> nn.Module:

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from samtune.training import amx
-from samtune.training.precision import resolve
+from samtune.training.loop import sam_step
+from samtune.training.precision import SMALLEST_SCALE, LossScale, resolve
 from tests.conftest import Processor
+from tests.training.test_sam_step import TASK, assert_same, batch, new_state
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -78,3 +80,25 @@ with autocast("bf16", torch.device("cpu")):
     environment = {k: v for k, v in os.environ.items() if k != amx.LIMIT}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_loss_scale_stops_falling_before_it_is_0() -> None:
+    scale = LossScale()
+    for _ in range(1100):  # 2^16 is 1,091 halvings from the smallest float above 0
+        scale.update(overflow=True)
+    assert scale.scale == SMALLEST_SCALE
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.full((2,), 3 * SMALLEST_SCALE)
+    scale.unscale([weight])
+    assert weight.grad.tolist() == [3.0, 3.0]
+
+
+def test_a_network_that_overflows_at_any_scale_skips_its_steps_and_counts_them() -> None:
+    state = new_state(precision="fp16")
+    inputs, targets = batch()
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
+    for _ in range(50):
+        sam_step(state, TASK, inputs * torch.nan, targets)
+    assert state.optimizer.skipped_steps == 50
+    assert state.loss_scale.scale == SMALLEST_SCALE
+    assert_same(before, dict(state.model.named_parameters()))

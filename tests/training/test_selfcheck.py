@@ -36,6 +36,22 @@ class PacksItsWeights(nn.Module):
         return y
 
 
+class ForgetsThatItHasNoNumber(nn.Module):
+    """Its statistic is no number in the first pass, and 0 from the second on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        self.mean.fill_(torch.nan if self.passes == 1 else 0.0)
+        y: Tensor = self.linear(x)
+        return y
+
+
 def test_a_wide_resnet_with_dropout_keeps_all_promises() -> None:
     findings = check_model("wide_resnet", depth=10, width_factor=1, dropout=0.3)
     assert len(findings) == 5
@@ -58,3 +74,11 @@ def test_a_buffer_that_holds_no_number_is_no_finding() -> None:
         lambda: CountsItsCalls(torch.nan), Classification(), torch.randn(8, 4), torch.arange(8) % 3
     )
     assert all(finding.holds for finding in findings), findings
+
+
+def test_a_number_in_the_place_of_none_is_found() -> None:
+    found = check_sam(
+        ForgetsThatItHasNoNumber, Classification(), torch.randn(8, 4), torch.arange(8) % 3
+    )
+    broken = [finding.claim for finding in found if not finding.holds]
+    assert broken == ["the second pass moves no statistics"]
