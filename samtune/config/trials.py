@@ -93,6 +93,16 @@ def check_trial_at(
         )
         return None
     checked: TrialConfig = TrialConfig.model_validate(resolved)
+    if model.task != "classification":
+        for setting in ("mixup", "cutmix"):
+            if value := getattr(checked.training, setting):
+                problems.add(
+                    (*path, "training", setting),
+                    f"must be 0 for {model.name}, got {value}: only classification has targets "
+                    f"that can be mixed, and this model is for {model.task}.",
+                )
+        if len(problems) > before:
+            return None
     if path and (reason := cannot_build(checked.model)):
         problems.add((*path, "model"), f"{reason}.")
         return None
