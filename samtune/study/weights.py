@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from samtune.config.schema import TrialConfig
-from samtune.data import DataSplits, load_dataset
+from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
@@ -84,7 +84,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     else:
         weights, epoch, metrics, device = _last_weights(trial)
     config = trial.config
-    data = load_dataset(config.dataset.name, **config.dataset.params)
+    data = open_dataset(config.dataset.name, config.dataset.params)
     model = new_model(config, data)
     try:
         load_into(model, weights)
