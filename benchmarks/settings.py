@@ -8,7 +8,7 @@ import torch
 
 from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, Images
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CROP_PADDING, CUTOUT = 4, 16

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from samtune.config.schema import StudyConfig, TrialConfig
 from samtune.config.space import FloatRange
 from samtune.config.trials import trial_with
-from samtune.data import DataSplits, load_dataset
+from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.models import fetch_pretrained
 from samtune.registry import MODELS
@@ -110,11 +110,7 @@ def preview(
         SamtuneError: the data set, the storage or a model's pretrained weights are not there.
     """
     free = free_space(storage)
-    dataset = config.trial.dataset
-    try:
-        data = load_dataset(dataset.name, **dataset.params)
-    except (ValueError, RuntimeError, MemoryError, OSError) as error:
-        raise SamtuneError(f"dataset {dataset.name}: {_in_words(error)}") from error
+    data = open_dataset(config.trial.dataset.name, config.trial.dataset.params)
     corners = sorted(_every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:

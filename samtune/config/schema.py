@@ -25,6 +25,7 @@ from samtune.registry import DATASETS, MODELS, Count, Registry
 
 Value = float | int | str | bool | None
 BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
+LARGEST_ALPHA = 100.0  # papers use 0.1 to 1; from here on every image is half another's
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
@@ -103,6 +104,8 @@ class TrainingConfig(Config):
     """How long, on what schedule and in what numbers one run trains.
 
     Attributes:
+        mixup, cutmix: alpha of the Beta distribution that says how much of each image is another's:
+            all its pixels a little, or a box of them; 0 is off, and with both a batch draws one.
         micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
         lr_interval: how often the schedule lowers the learning rate.
         warmup_epochs: in which the learning rate rises from 0, step by step; may be a fraction.
@@ -127,6 +130,8 @@ class TrainingConfig(Config):
     ema_decay: float | None = Field(None, gt=0, lt=1, strict=True)
     average_from: float | None = Field(None, ge=0, lt=1, strict=True)
     label_smoothing: float = Field(0.0, ge=0, lt=1, strict=True)
+    mixup: float = Field(0.0, ge=0, le=LARGEST_ALPHA, strict=True)
+    cutmix: float = Field(0.0, ge=0, le=LARGEST_ALPHA, strict=True)
     clip_grad_norm: float | None = Field(None, gt=0, strict=True)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = Field(True, strict=True)

@@ -92,6 +92,9 @@ def check_trial_at(
             f"{model.name} is for {model.task}, but dataset {dataset.name} is for {dataset.task}.",
         )
         return None
+    _check_mixing(model.name, resolved["training"], path, problems)
+    if len(problems) > before:
+        return None
     checked: TrialConfig = TrialConfig.model_validate(resolved)
     if path and (reason := cannot_build(checked.model)):
         problems.add((*path, "model"), f"{reason}.")
@@ -100,6 +103,20 @@ def check_trial_at(
         problems.add((*path, "optimizer"), f"{reason}.")
         return None
     return checked
+
+
+def _check_mixing(
+    model: str, training: Mapping[str, Any], path: KeyPath, problems: Problems
+) -> None:
+    """Only classification has targets of which there can be two shares."""
+    task = MODELS[model].task
+    for setting in ("mixup", "cutmix"):
+        if task != "classification" and (value := training.get(setting)):
+            problems.add(
+                (*path, "training", setting),
+                f"must be 0 for {model}, got {value}: only classification has targets that can "
+                f"be mixed, and this model is for {task}.",
+            )
 
 
 def _check_named(

@@ -7,6 +7,8 @@ flipped, cut out and normalised on the device.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from samtune.data import (  # noqa: F401 - importing registers
@@ -21,9 +23,20 @@ from samtune.data import (  # noqa: F401 - importing registers
     svhn,
 )
 from samtune.data.splits import DataSplits, Images
+from samtune.errors import SamtuneError
 from samtune.registry import DATASETS
 
-__all__ = ["DataSplits", "Images", "dataset_names", "load_dataset"]
+__all__ = [
+    "DataSplits",
+    "Images",
+    "dataset_names",
+    "dataset_problems",
+    "load_dataset",
+    "open_dataset",
+]
+
+LONGEST_REASON = 300
+SPEAKING = (ValueError, RuntimeError, MemoryError, OSError)  # whose messages are sentences
 
 
 def dataset_names() -> list[str]:
@@ -49,3 +62,27 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits
+
+
+def open_dataset(name: str, params: Mapping[str, Any]) -> DataSplits:
+    """`load_dataset` for what a study file says.
+
+    Raises:
+        SamtuneError: there is no such dataset, it cannot be loaded, or its own code failed.
+    """
+    with dataset_problems(name):
+        return load_dataset(name, **params)
+
+
+@contextmanager
+def dataset_problems(name: str) -> Iterator[None]:
+    """Whatever goes wrong with a dataset inside is said in a sentence, as a `SamtuneError`."""
+    try:
+        yield
+    except SamtuneError:
+        raise
+    except Exception as error:  # a plugin's code: anything can come
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        if not reason or not isinstance(error, SPEAKING):
+            reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
+        raise SamtuneError(f"dataset {name}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Batches of images: crop, flip, cut out and normalise a whole batch at a time.
+"""Batches of images: augment and normalise a whole batch at a time.
 
 `Pixels` does that to bytes on a device: one gather of whole rows of padded images does the crop,
 its (B, H, W, C) layout makes the batches channels_last for free, and nothing makes the host wait
@@ -9,14 +9,18 @@ image. `samtune.data.streaming` does it to what it reads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Padding = Literal["zero", "reflect"]
+from samtune.data.augmentation import NO_AUGMENTATION, Augmentation, padded
+from samtune.data.transforms import (
+    color_jitter,
+    rand_augment,
+    random_resized_crops,
+)
 
 
 class Batches(Protocol):
@@ -39,25 +43,6 @@ class Batches(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to training images, and to masks with them; the default is none.
-
-    Attributes:
-        crop_padding: pad each side by this many pixels, then crop back at a random place.
-        flip: mirror left to right with probability 1/2.
-        cutout: side of a square set to the mean colour with probability 1/2 (DeVries and Taylor
-            2017, arXiv:1708.04552); its corner may lie outside, so that the border is cut too.
-            Masks stay as they are.
-        padding: what the padding shows: black, or the image mirrored at its border.
-    """
-
-    crop_padding: int = 0
-    flip: bool = False
-    cutout: int = 0
-    padding: Padding = "zero"
-
-
 class Pixels:
     """Images and targets on a device, ready to be cut into batches.
 
@@ -77,7 +62,7 @@ class Pixels:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
-        augmentation: Augmentation = Augmentation(),
+        augmentation: Augmentation = NO_AUGMENTATION,
         is_padded: bool = False,
     ) -> None:
         self.augmentation = augmentation
@@ -88,6 +73,13 @@ class Pixels:
         border = 2 * augmentation.crop_padding
         height, width = (side - border for side in images.shape[1:3])
         channels = images.shape[3]
+        if augmentation.needs_colors and channels not in (1, 3):
+            raise ValueError(
+                "color_jitter and RandAugment are for 1 or 3 channels, "
+                f"got {channels}: set both to 0"
+            )
+        if augmentation.randaugment_ops and masks is not None:
+            raise ValueError("RandAugment would move images away from their masks: set it to 0")
         self._size = height, width, channels
         self._crops = _row_crops(images, width, channels, device)
         self._targets = targets.to(device, non_blocking=True)
@@ -116,6 +108,7 @@ class Pixels:
             images[mirrored] = images[mirrored].flip(2)
             if self._mask_crops is not None:
                 targets[mirrored] = targets[mirrored].flip(2)
+        rows, targets = self._transformed(rows, targets, random)
         return self._cut_out(self._normalised(rows), random), targets
 
     def plain(self, part: slice) -> tuple[Tensor, Tensor]:
@@ -124,6 +117,28 @@ class Pixels:
         inner = part, slice(pad, pad + height), pad
         targets = self._targets[part] if self._mask_crops is None else self._mask_crops[inner]
         return self._normalised(self._crops[inner]), targets
+
+    def _transformed(
+        self, rows: Tensor, targets: Tensor, random: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Rows (B, H, W * C) of bytes and their targets, after what needs whole images."""
+        augmentation = self.augmentation
+        if augmentation.random_resized_crop == 1 and not augmentation.needs_colors:
+            return rows, targets
+        images = rows.view(len(rows), *self._size).permute(0, 3, 1, 2)
+        if augmentation.random_resized_crop < 1:
+            masks = None if self._mask_crops is None else targets
+            images, masks = random_resized_crops(
+                images, masks, augmentation.random_resized_crop, random
+            )
+            targets = targets if masks is None else masks
+        if augmentation.color_jitter:
+            images = color_jitter(images, augmentation.color_jitter, random)
+        if augmentation.randaugment_ops:
+            images = rand_augment(
+                images, augmentation.randaugment_ops, augmentation.randaugment_magnitude, random
+            )
+        return images.permute(0, 2, 3, 1).reshape(rows.shape), targets
 
     def _normalised(self, rows: Tensor) -> Tensor:
         """uint8 (B, H, W * C) to float32 (B, C, H, W)."""
@@ -189,28 +204,6 @@ def shuffled_indices(count: int, batch_size: int, random: np.random.Generator) -
     size = min(batch_size, count)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
-
-
-def padded(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """(N, H, W, ...) with a border of `crop_padding` on each side of H and W."""
-    pad = augmentation.crop_padding
-    if not pad:
-        return images
-    height, width = images.shape[1:3]
-    if augmentation.padding == "reflect":
-        if pad >= min(height, width):
-            raise ValueError(
-                f"crop_padding must be below the image's {min(height, width)} pixels to reflect, "
-                f"got {pad}"
-            )
-        rows, columns = (
-            torch.from_numpy(np.pad(np.arange(side), pad, mode="reflect"))
-            for side in (height, width)
-        )
-        return images[:, rows][:, :, columns]
-    framed = images.new_zeros(len(images), height + 2 * pad, width + 2 * pad, *images.shape[3:])
-    framed[:, pad : pad + height, pad : pad + width] = images
-    return framed
 
 
 def _row_crops(images: Tensor, width: int, channels: int, device: torch.device) -> Tensor:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, Padding
-from samtune.data.folders import (
+from samtune.data.augmentation import Augmentation, CropArea, Padding, Strength
+from samtune.data.file_splits import (
     ImageSize,
     InMemory,
     folder_splits,
@@ -36,6 +36,8 @@ def carvana(
     crop_padding: Size = 0,
     padding: Padding = "zero",
     flip: bool = True,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
 ) -> DataSplits:
     """Cars against background, as the competition's archives unpack: `train` and `train_masks`.
 
@@ -51,6 +53,9 @@ def carvana(
         crop_padding: pad by this many pixels, then crop at a random place; 0 is off.
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
     """
     if not (root / "train").is_dir() or not (root / "train_masks").is_dir():
         raise SamtuneError(
@@ -76,7 +81,13 @@ def carvana(
         num_classes=1,
         mean=mean,
         std=std,
-        augmentation=Augmentation(crop_padding, flip, padding=padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            padding=padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from samtune.data.batches import Augmentation, Padding
+from samtune.data.augmentation import Augmentation, CropArea, Magnitude, Padding, Strength
 from samtune.data.downloads import classification_splits, open_files
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import Share, Size, register_dataset
@@ -25,6 +25,10 @@ def cifar10(
     padding: Padding = "zero",
     flip: bool = True,
     cutout: Size = 0,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
+    randaugment_ops: Size = 0,
+    randaugment_magnitude: Magnitude = 9,
 ) -> DataSplits:
     """CIFAR-10: 32x32 colour, ten classes; 45,000 training and 5,000 validation images.
 
@@ -37,6 +41,11 @@ def cifar10(
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
         cutout: side of the square that is cut out with probability 1/2; 0 is off, 16 is usual.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
+        randaugment_ops: operations of RandAugment that follow each other; 0 is off, 2 is usual.
+        randaugment_magnitude: theirs, from 0 to 30.
     """
     import torchvision
 
@@ -48,7 +57,16 @@ def cifar10(
         num_classes=10,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
-        augmentation=Augmentation(crop_padding, flip, cutout, padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            cutout,
+            padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+            randaugment_ops=randaugment_ops,
+            randaugment_magnitude=randaugment_magnitude,
+        ),
         label_noise=label_noise,
         split_seed=split_seed,
     )
@@ -65,6 +83,10 @@ def cifar100(
     padding: Padding = "zero",
     flip: bool = True,
     cutout: Size = 0,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
+    randaugment_ops: Size = 0,
+    randaugment_magnitude: Magnitude = 9,
 ) -> DataSplits:
     """CIFAR-100: 32x32 colour, a hundred classes; 45,000 training and 5,000 validation images.
 
@@ -77,6 +99,11 @@ def cifar100(
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
         cutout: side of the square that is cut out with probability 1/2; 0 is off, 8 is usual.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
+        randaugment_ops: operations of RandAugment that follow each other; 0 is off, 2 is usual.
+        randaugment_magnitude: theirs, from 0 to 30.
     """
     import torchvision
 
@@ -88,7 +115,16 @@ def cifar100(
         num_classes=100,
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
-        augmentation=Augmentation(crop_padding, flip, cutout, padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            cutout,
+            padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+            randaugment_ops=randaugment_ops,
+            randaugment_magnitude=randaugment_magnitude,
+        ),
         label_noise=label_noise,
         split_seed=split_seed,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from samtune.data.augmentation import Augmentation, CropArea, Magnitude, Strength
 from samtune.data.splits import DataSplits, Images, stratified_split, with_label_noise
 from samtune.registry import Share, Size, register_dataset
 
@@ -14,12 +15,25 @@ SIZES = (1200, 297, 300)  # train, val, test
 
 
 @register_dataset("digits")
-def digits(*, label_noise: Share = 0.0, split_seed: Size = 0) -> DataSplits:
+def digits(
+    *,
+    label_noise: Share = 0.0,
+    split_seed: Size = 0,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
+    randaugment_ops: Size = 0,
+    randaugment_magnitude: Magnitude = 9,
+) -> DataSplits:
     """Handwritten digits, 8x8 grey, ten classes: 1,200 training images; nothing to download.
 
     Args:
         label_noise: share of the training labels moved to a wrong class; val and test stay clean.
         split_seed: draws the three splits and the wrong labels, whatever the training seed.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
+        randaugment_ops: operations of RandAugment that follow each other; 0 is off, 2 is usual.
+        randaugment_magnitude: theirs, from 0 to 30.
     """
     from sklearn.datasets import load_digits
 
@@ -31,12 +45,19 @@ def digits(*, label_noise: Share = 0.0, split_seed: Size = 0) -> DataSplits:
     train, val, test = (
         everything[index] for index in stratified_split(everything.targets, SIZES, split_seed)
     )
+    mean, std = train.statistics()
     return DataSplits(
         task="classification",
         num_classes=10,
         train=with_label_noise(train, label_noise, 10, split_seed),
         val=val,
         open_test=lambda: test,
-        mean=(0.3053,),
-        std=(0.3760,),
+        mean=mean,
+        std=std,
+        augmentation=Augmentation(
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+            randaugment_ops=randaugment_ops,
+            randaugment_magnitude=randaugment_magnitude,
+        ),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation, CropArea, Strength
 from samtune.data.digits import digits
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import Count, Share, Size, register_dataset
@@ -22,7 +22,13 @@ INK = 0.5
 
 @register_dataset("digits_segmentation", task="segmentation")
 def digits_segmentation(
-    *, canvas: Count = 32, digits_per_image: Count = 2, noise: Share = 0.2, split_seed: Size = 0
+    *,
+    canvas: Count = 32,
+    digits_per_image: Count = 2,
+    noise: Share = 0.2,
+    split_seed: Size = 0,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
 ) -> DataSplits:
     """Handwritten digits at random places of a noisy canvas; 600 training images with masks.
 
@@ -31,6 +37,9 @@ def digits_segmentation(
         digits_per_image: how many digits; later ones are drawn over earlier ones.
         noise: deviation of the noise over the whole canvas, where 1 is from black to white.
         split_seed: draws the splits, the places and the noise, whatever the training seed.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
     """
     side = 8 * SCALE
     if canvas < side:
@@ -49,15 +58,20 @@ def digits_segmentation(
         assert isinstance(test, Images)
         return draw(test.images, 2)
 
+    drawn = draw(train.images, 0)
+    mean, std = drawn.statistics()
     return DataSplits(
         task="segmentation",
         num_classes=1,
-        train=draw(train.images, 0),
+        train=drawn,
         val=draw(val.images, 1),
         open_test=open_test,
-        mean=(0.5,),
-        std=(0.25,),
-        augmentation=Augmentation(),
+        mean=mean,
+        std=std,
+        augmentation=Augmentation(
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+        ),
     )
 
 

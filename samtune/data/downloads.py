@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation
 from samtune.data.splits import DataSplits, Images, stratified_split, with_label_noise
 from samtune.errors import SamtuneError
 
@@ -59,7 +59,11 @@ def open_files(
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):  # one process a machine downloads
-            return source(str(root), download=download, **arguments)
+            files = source(str(root), download=download, **arguments)
+        targets = getattr(files, "targets", getattr(files, "labels", None))
+        if targets is not None and len(targets) != len(files.data):
+            raise ValueError(f"{len(files.data)} images but {len(targets)} labels")
+        return files
     except (
         OSError,
         RuntimeError,

@@ -1,12 +1,13 @@
 """Your own images in folders, for classification and for segmentation.
 
 Each folder may have `train`, `val` and `test` inside. A `val` or `test` that is not there is taken
-from the training images; without `train` the folder itself holds them.
+from the training images; without `train` the folder itself holds them. No training and no search
+reads the test split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,17 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, Padding
-from samtune.data.splits import DataSplits, Images, Split, stratified_split
+from samtune.data.augmentation import Augmentation, CropArea, Magnitude, Padding, Strength
+from samtune.data.file_splits import (
+    SUFFIXES,
+    ImageSize,
+    InMemory,
+    folder_splits,
+    image_paths,
+    masks_of,
+    pixel_statistics,
+)
+from samtune.data.splits import DataSplits, stratified_split
 from samtune.data.streaming import ImageFiles, MaskReading
 from samtune.errors import SamtuneError, did_you_mean
 from samtune.registry import Count, Share, Size, register_dataset
-
-IN_MEMORY_BYTES = 2 * 2**30
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
-
-ImageSize = tuple[Count, Count]
-InMemory = Literal["auto", "always", "never"]
 
 
 @register_dataset("image_folder")
@@ -41,6 +45,10 @@ def image_folder(
     padding: Padding = "zero",
     flip: bool = True,
     cutout: Size = 0,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
+    randaugment_ops: Size = 0,
+    randaugment_magnitude: Magnitude = 9,
 ) -> DataSplits:
     """Images in one folder a class: `root/train/cat/1.jpg`, or `root/cat/1.jpg`.
 
@@ -48,8 +56,8 @@ def image_folder(
         root: the folder; `train`, `val` and `test` inside have the same classes.
         image_size: height and width to which every image is resized.
         channels: 1 reads as grey, 3 as colour.
-        held_out: share of the training images that is the val (and the test) split where the
-            folder has none.
+        held_out: share of the training images that becomes val where there is no `val` folder, and
+            the same again test where there is no `test` folder; nothing trains on either.
         split_seed: draws those, whatever the training seed.
         in_memory: hold all images as bytes (always), stream them (never), or by size: up to 2 GiB.
         workers: processes that read streamed images; 0 reads in the training process.
@@ -57,6 +65,11 @@ def image_folder(
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
         cutout: side of the square that is cut out with probability 1/2; 0 is off.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
+        randaugment_ops: operations of RandAugment that follow each other; 0 is off, 2 is usual.
+        randaugment_magnitude: theirs, from 0 to 30.
     """
     from torchvision.datasets.folder import make_dataset
 
@@ -99,7 +112,16 @@ def image_folder(
         num_classes=len(classes),
         mean=mean,
         std=std,
-        augmentation=Augmentation(crop_padding, flip, cutout, padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            cutout,
+            padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+            randaugment_ops=randaugment_ops,
+            randaugment_magnitude=randaugment_magnitude,
+        ),
     )
 
 
@@ -118,6 +140,8 @@ def segmentation_folder(
     crop_padding: Size = 0,
     padding: Padding = "zero",
     flip: bool = True,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
 ) -> DataSplits:
     """Images with masks: `root/train/images/1.jpg` and `root/train/masks/1.png` (or `1_mask.png`).
 
@@ -128,14 +152,17 @@ def segmentation_folder(
             0, 1, 2, ...
         channels: 1 reads as grey, 3 as colour.
         allow_empty_masks: take masks without any foreground; else they are a mistake.
-        held_out: share of the training images that is the val (and the test) split where the
-            folder has none.
+        held_out: share of the training images that becomes val where there is no `val` folder, and
+            the same again test where there is no `test` folder; nothing trains on either.
         split_seed: draws those, whatever the training seed.
         in_memory: hold all images as bytes (always), stream them (never), or by size: up to 2 GiB.
         workers: processes that read streamed images; 0 reads in the training process.
         crop_padding: pad by this many pixels, then crop at a random place; 0 is off.
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
     """
     folders = _split_folders(root)
 
@@ -161,97 +188,14 @@ def segmentation_folder(
         num_classes=num_classes,
         mean=mean,
         std=std,
-        augmentation=Augmentation(crop_padding, flip, padding=padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            padding=padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+        ),
     )
-
-
-def folder_splits(
-    folders: dict[str, Path],
-    files: Callable[[str], ImageFiles],
-    split: Callable[[ImageFiles, Sequence[int]], list[Tensor]],
-    *,
-    held_out: float,
-    in_memory: InMemory,
-    task: str,
-    num_classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    augmentation: Augmentation,
-) -> DataSplits:
-    """Splits from folders; those without one are cut from the training files.
-
-    Args:
-        folders: `train`, and `val` and `test` where they exist.
-        files: lists the files of one of them.
-        split: cuts the training files into index sets of the given sizes.
-    """
-    everything = files("train")
-    missing = [name for name in ("val", "test") if name not in folders]
-    size = max(1, round(held_out * len(everything)))
-    sizes = [len(everything) - size * len(missing), *(size for _ in missing)]
-    if sizes[0] < 1:
-        raise SamtuneError(f"folder {folders['train']} has too few images to hold any out")
-    parts = dict(zip(["train", *missing], split(everything, sizes), strict=True))
-
-    def part(name: str) -> Split:
-        chosen = everything[parts[name].tolist()] if name in parts else files(name)
-        return held(chosen, in_memory)
-
-    return DataSplits(
-        task=task,
-        num_classes=num_classes,
-        train=part("train"),
-        val=part("val"),
-        open_test=lambda: part("test"),
-        mean=mean,
-        std=std,
-        augmentation=augmentation,
-    )
-
-
-def held(files: ImageFiles, in_memory: InMemory) -> Split:
-    """The files read into memory, or as they are where that would take too much."""
-    fits = files.nbytes <= IN_MEMORY_BYTES
-    if in_memory == "always" or (in_memory == "auto" and fits):
-        return Images(*files.read_all())
-    return files
-
-
-def image_paths(folder: Path) -> list[Path]:
-    """The images of a folder, by name.
-
-    Raises:
-        SamtuneError: it is not there, or has none.
-    """
-    if not folder.is_dir():
-        raise SamtuneError(f"folder {folder} does not exist; point dataset.root at the right one")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise SamtuneError(f"folder {folder} has no images ({', '.join(SUFFIXES)})")
-    return paths
-
-
-def masks_of(images: Sequence[Path], folder: Path) -> list[Path]:
-    """The mask of each image: the same name, with or without `_mask`, and any ending.
-
-    Raises:
-        SamtuneError: an image has no mask.
-    """
-    masks = {path.stem.removesuffix("_mask"): path for path in image_paths(folder)}
-    without = [path.name for path in images if path.stem not in masks]
-    if without:
-        raise SamtuneError(
-            f"{len(without)} images have no mask in {folder}, {without[0]} the first: add "
-            f"{Path(without[0]).stem}_mask.png, or remove the image"
-        )
-    return [masks[path.stem] for path in images]
-
-
-def pixel_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of ImageNet's pixels, in colour or grey."""
-    if channels == 1:
-        return (0.449,), (0.226,)
-    return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from samtune.data.batches import Augmentation, Padding
+from samtune.data.augmentation import Augmentation, CropArea, Padding, Strength
 from samtune.data.downloads import open_files
-from samtune.data.folders import ImageSize, InMemory, folder_splits, pixel_statistics
+from samtune.data.file_splits import ImageSize, InMemory, folder_splits, pixel_statistics
 from samtune.data.splits import DataSplits, stratified_split
 from samtune.data.streaming import ImageFiles, MaskReading
 from samtune.registry import Share, Size, register_dataset
@@ -29,6 +29,8 @@ def oxford_pet(
     crop_padding: Size = 0,
     padding: Padding = "zero",
     flip: bool = True,
+    random_resized_crop: CropArea = 1.0,
+    color_jitter: Strength = 0.0,
 ) -> DataSplits:
     """Pets by pixel: animal, background, or the border between; about 3,300 training images.
 
@@ -43,6 +45,9 @@ def oxford_pet(
         crop_padding: pad by this many pixels, then crop at a random place; 0 is off.
         padding: what it is padded with: black (zero) or the image mirrored (reflect).
         flip: mirror left to right with probability 1/2.
+        random_resized_crop: least share of its area that a crop shows, then resized to the whole;
+            1 is off, 0.08 is usual for photographs.
+        color_jitter: most change of brightness, contrast and saturation; 0 is off, 0.4 is usual.
     """
     import torchvision
 
@@ -79,5 +84,11 @@ def oxford_pet(
         num_classes=3,
         mean=mean,
         std=std,
-        augmentation=Augmentation(crop_padding, flip, padding=padding),
+        augmentation=Augmentation(
+            crop_padding,
+            flip,
+            padding=padding,
+            random_resized_crop=random_resized_crop,
+            color_jitter=color_jitter,
+        ),
     )

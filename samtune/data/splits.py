@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, Batches, InMemoryBatches, padded
+from samtune.data.augmentation import NO_AUGMENTATION, Augmentation, padded
+from samtune.data.batches import Batches, InMemoryBatches
+from samtune.data.mixing import MixedBatches
 from samtune.data.streaming import ImageFiles, StreamedBatches
 
 
@@ -47,6 +50,18 @@ class Images:
     def channels(self) -> int:
         """1 for grey images, 3 for colour."""
         return self.images.shape[3]
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel's pixels, of values in [0, 1].
+
+        From sums of whole numbers, so that they are the same on every machine.
+        """
+        pixels = self.images.flatten(0, 2).long()
+        count = len(pixels)
+        sums, squares = pixels.sum(0).tolist(), pixels.square().sum(0).tolist()
+        means = tuple(total / count / 255 for total in sums)
+        spread = [count * square - total**2 for total, square in zip(sums, squares, strict=True)]
+        return means, tuple(math.sqrt(n) / count / 255 for n in spread)
 
     def padded(self, augmentation: Augmentation) -> Images:
         """The same images with the padding that the augmentation crops from."""
@@ -97,7 +112,7 @@ class DataSplits:
     open_test: Callable[[], Split] = field(repr=False)
     mean: Sequence[float]
     std: Sequence[float]
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = NO_AUGMENTATION
 
     @property
     def in_channels(self) -> int:
@@ -119,13 +134,22 @@ class DataSplits:
             train = train.padded(self.augmentation)
         return replace(self, train=train, open_test=_stays_locked)
 
-    def train_batches(self, batch_size: int, device: torch.device) -> Batches:
-        """The training split, shuffled and augmented anew each epoch."""
-        return self._batches(self.train, batch_size, device, self.augmentation)
+    def train_batches(
+        self, batch_size: int, device: torch.device, *, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> Batches:
+        """The training split, shuffled and augmented anew each epoch.
+
+        Args:
+            mixup, cutmix: see `MixedBatches`; 0 and 0 is off.
+        """
+        batches = self._batches(self.train, batch_size, device, self.augmentation)
+        if not (mixup or cutmix):
+            return batches
+        return MixedBatches(batches, num_classes=self.num_classes, mixup=mixup, cutmix=cutmix)
 
     def val_batches(self, batch_size: int, device: torch.device) -> Batches:
         """The validation split, in its own order, never augmented."""
-        return self._batches(self.val, batch_size, device, Augmentation())
+        return self._batches(self.val, batch_size, device, NO_AUGMENTATION)
 
     def _batches(
         self, split: Split, batch_size: int, device: torch.device, augmentation: Augmentation

@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from samtune.data.batches import Augmentation, Pixels, shuffled_indices
+from samtune.data.augmentation import NO_AUGMENTATION, Augmentation
+from samtune.data.batches import Pixels, shuffled_indices
 from samtune.errors import SamtuneError
 
 READING_THREADS = 8
@@ -215,7 +216,7 @@ class StreamedBatches:
         size = self.batch_size
         indices = [list(everything[start : start + size]) for start in everything[::size]]
         for images, targets in self._read(indices):
-            yield self._pixels(images, targets, Augmentation()).plain(slice(None))
+            yield self._pixels(images, targets, NO_AUGMENTATION).plain(slice(None))
 
     def _pixels(self, images: Tensor, targets: Tensor, augmentation: Augmentation) -> Pixels:
         return Pixels(

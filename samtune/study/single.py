@@ -9,6 +9,7 @@ import torch
 
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of, trial_with
+from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
 from samtune.study.trial_folder import trial_key
@@ -19,11 +20,13 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     """Trains `config.trial` and yields its progress; called again, it goes on where it was.
 
     Raises:
-        SamtuneError: a study of this name with another trial exists.
+        SamtuneError: a study of this name with another trial exists, or the data set cannot be
+            loaded; a new run has written nothing then.
     """
     check_name(name)
     search = config.study.model_copy(update={"trials": 1, "baseline": False})
     single = config.model_copy(update={"name": name, "search_space": {}, "study": search})
+    folder = None
     if (storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
         # With what was added since filled in; hashes would not see a default that has changed.
@@ -31,11 +34,13 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
             raise SamtuneError(
                 f"{storage / name} holds a run with other settings; take another --name."
             )
-    else:
-        folder = StudyFolder.create(storage, single)
+    has_ended = folder is not None and folder.trial(trial_key(1)).outcome() is not None
+    dataset = config.trial.dataset
+    data = None if has_ended else open_dataset(dataset.name, dataset.params)
+    folder = folder or StudyFolder.create(storage, single)
     torch.set_num_threads(config.study.resources.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
         trial = folder.trial(trial_key(1))
         trial.hand_out(record_of(single, trial.key, {}), session)
-        yield from run_trial(trial, session, device=device)
+        yield from run_trial(trial, session, device=device, data=data)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from samtune.config.schema import TrialConfig
-from samtune.data import DataSplits, load_dataset
+from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.models import architecture_alone
 from samtune.study.study import Trial
@@ -88,7 +88,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     else:
         weights, about = _last_weights(trial)
     config = trial.config
-    data = load_dataset(config.dataset.name, **config.dataset.params)
+    data = open_dataset(config.dataset.name, config.dataset.params)
     with architecture_alone():
         model = new_model(config, data)
     try:

@@ -33,8 +33,8 @@ class EpochResult:
 
     Attributes:
         epoch: from 1.
-        metrics: `train_loss`, `lr` (the last step's), `skipped_steps` and the task's, such as
-            `val_accuracy`.
+        metrics: `train_loss` (of what was trained on: smoothed, noisy and mixed as it was), `lr`
+            (the last step's), `skipped_steps` and the task's, such as `val_accuracy`.
         duration_s: training and evaluation together.
     """
 
@@ -58,7 +58,9 @@ def train(
     """
     training = config.training
     task = trial_task(config, data)
-    train_batches = data.train_batches(training.batch_size, device)
+    train_batches = data.train_batches(
+        training.batch_size, device, mixup=training.mixup, cutmix=training.cutmix
+    )
     val_batches = data.val_batches(training.batch_size, device)
 
     while state.epoch < training.epochs:

@@ -247,14 +247,13 @@ def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
     """
     if any(path.startswith("dataset.") for path in config.search_space):
         return None
-    from samtune.data import load_dataset
+    from samtune.data import dataset_problems, open_dataset
     from samtune.tuning.trial import SharedData
 
     dataset = config.trial.dataset
-    try:
-        return SharedData(ray.put(load_dataset(dataset.name, **dataset.params).to_share()))
-    except (ValueError, TypeError) as error:  # TypeError: it cannot be pickled
-        raise SamtuneError(f"dataset {dataset.name}: {' '.join(str(error).split())}") from error
+    splits = open_dataset(dataset.name, dataset.params)
+    with dataset_problems(dataset.name):  # one that cannot be padded, pickled or stored
+        return SharedData(ray.put(splits.to_share()))
 
 
 def _first_failure(study: Study) -> str:

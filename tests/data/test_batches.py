@@ -11,7 +11,8 @@ import torch
 import torchvision.transforms.functional as F
 from torch import Tensor
 
-from samtune.data.batches import Augmentation, InMemoryBatches, Padding, padded
+from samtune.data.augmentation import Augmentation, Padding, padded
+from samtune.data.batches import InMemoryBatches
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # no byte is exactly the mean
 HEIGHT, WIDTH = 6, 7
@@ -276,6 +277,99 @@ def test_a_border_wider_than_the_image_cannot_be_mirrored() -> None:
     with pytest.raises(ValueError, match="crop_padding must be below the image's 6 pixels"):
         batches(pictures(4), augmentation=Augmentation(6, padding="reflect"))
     batches(pictures(4), augmentation=Augmentation(6, padding="zero"))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_off_draws_nothing_and_changes_no_bit(masked: bool) -> None:
+    """Crop, flip, normalisation and cutout once more, in numpy and image by image."""
+    images, pad, cutout = pictures(20), 2, 3
+    targets = images[..., 0].clone() if masked else torch.arange(20)
+    augmentation = Augmentation(pad, True, cutout)
+    framed = np.pad(images.numpy(), [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    framed_masks = framed[..., 0]
+    scale = (1 / (255 * torch.tensor(STD))).numpy()
+    offset = (-torch.tensor(MEAN) / torch.tensor(STD)).numpy()
+
+    random = np.random.default_rng(4)
+    order = random.permutation(20)
+    for n, (shown, shown_targets) in enumerate(
+        batches(images, targets, augmentation=augmentation).shuffled(4)
+    ):
+        index = order[8 * n : 8 * n + 8]
+        top, left = random.integers(0, 2 * pad + 1, size=(2, 8))
+        mirrored = random.random(8) < 0.5
+        applied = random.random((8, 1))[:, 0] < 0.5
+        corner_rows = random.integers(-(cutout // 2), HEIGHT - cutout // 2, size=(8, 1))[:, 0]
+        corner_columns = random.integers(-(cutout // 2), WIDTH - cutout // 2, size=(8, 1))[:, 0]
+        for i in range(8):
+            window = np.s_[index[i], top[i] : top[i] + HEIGHT, left[i] : left[i] + WIDTH]
+            image, mask = framed[window], framed_masks[window]
+            if mirrored[i]:
+                image, mask = image[:, ::-1], mask[:, ::-1]
+            values = image.astype(np.float32) * scale + offset
+            if applied[i]:
+                rows, columns = (
+                    slice(max(0, corner), max(0, corner + cutout))
+                    for corner in (corner_rows[i], corner_columns[i])
+                )
+                values[rows, columns] = 0
+            assert np.array_equal(shown[i].permute(1, 2, 0).numpy(), values)
+            expected = mask if masked else index[i]
+            assert np.array_equal(shown_targets[i].numpy(), expected)
+
+
+EVERYTHING = {"random_resized_crop": 0.4, "color_jitter": 0.4, "randaugment_ops": 2}
+
+
+@pytest.mark.parametrize("setting", EVERYTHING)
+def test_each_setting_changes_what_is_shown_but_not_the_order(setting: str) -> None:
+    images = pictures(20)
+    changed = batches(images, augmentation=Augmentation(2, **{setting: EVERYTHING[setting]}))
+    plain = batches(images, augmentation=Augmentation(2))
+    (shown, targets), (expected, classes) = next(changed.shuffled(0)), next(plain.shuffled(0))
+    assert torch.equal(targets, classes)
+    different = (shown != expected).flatten(1).any(1)
+    assert different.sum() >= 5  # of 8: RandAugment has operations that change little
+    assert shown.shape == expected.shape
+    assert shown.is_contiguous(memory_format=torch.channels_last)
+    assert ((shown >= expected.min() - 0.1) & (shown <= 3)).all()  # bytes, normalised
+
+
+def test_everything_at_once_is_drawn_from_the_seed_and_leaves_the_images_as_they_are() -> None:
+    images = pictures(20)
+    made = batches(images, augmentation=Augmentation(1, True, 2, **EVERYTHING))
+    first, again = list(made.shuffled(0)), list(made.shuffled(0))
+    torch.manual_seed(5)
+    for (one, _), (other, _) in zip(first, again, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first[0][0], next(made.shuffled(1))[0])
+    torch.testing.assert_close(
+        torch.cat([shown for shown, _ in made.in_order()]), normalised(images), rtol=0, atol=1e-6
+    )
+
+
+def test_a_mask_is_resized_from_the_same_crop_as_its_image() -> None:
+    masks = (pictures(8)[..., 0] > 127).to(torch.uint8)
+    images = (masks * 255)[..., None].expand(-1, -1, -1, 3).contiguous()
+    augmentation = Augmentation(1, True, random_resized_crop=0.3)
+    for image, mask in epochs(batches(images, masks, augmentation=augmentation), seeds=20):
+        assert mask.unique().tolist() in ([0], [1], [0, 1])
+        red = image[0] * STD[0] + MEAN[0]
+        sure = (red < 1e-3) | (red > 1 - 1e-3)  # the rest lies between black and white pixels
+        assert sure.any()
+        assert torch.equal((red > 0.5)[sure], (mask == 1)[sure])
+
+
+def test_colours_and_randaugment_need_grey_or_colour_and_randaugment_no_masks() -> None:
+    two = pictures(4)[..., :2]
+    for augmentation in (Augmentation(color_jitter=0.1), Augmentation(randaugment_ops=1)):
+        with pytest.raises(ValueError, match="for 1 or 3 channels, got 2"):
+            InMemoryBatches(
+                two, torch.arange(4), batch_size=2, mean=(0.5, 0.5), std=(0.5, 0.5),
+                device=torch.device("cpu"), augmentation=augmentation,
+            )  # fmt: skip
+    with pytest.raises(ValueError, match="RandAugment would move images away from their masks"):
+        batches(pictures(4), pictures(4)[..., 0], augmentation=Augmentation(randaugment_ops=1))
 
 
 def test_no_images_make_no_batches() -> None:

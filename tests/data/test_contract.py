@@ -156,6 +156,48 @@ def test_a_cut_out_square_is_seen_in_training_images(name: str, load: Load) -> N
     assert means(cutout=3) > 9
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        (name, setting)
+        for setting in ({"random_resized_crop": 0.3}, {"color_jitter": 0.5}, {"randaugment_ops": 2})
+        for name in those_with(next(iter(setting)))
+    ],
+)
+def test_each_augmentation_reaches_training_images_alone(
+    name: str, setting: dict[str, float], load: Load
+) -> None:
+    def first(data: DataSplits) -> Tensor:
+        return next(data.train_batches(len(data.train), CPU).shuffled(0))[0]
+
+    plain, augmented = load(), load(**setting)
+    assert not torch.equal(first(plain), first(augmented))
+    assert torch.equal(first(augmented), first(load(**setting)))
+    assert_same(*(list(data.val_batches(8, CPU).in_order()) for data in (plain, augmented)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"random_resized_crop": 0.0}, "greater than 0"),
+        ({"color_jitter": 1.5}, "less than or equal to 1"),
+        ({"randaugment_ops": -1}, "greater than or equal to 0"),
+        ({"randaugment_magnitude": 31}, "less than or equal to 30"),
+    ],
+)
+@pytest.mark.parametrize("name", ["digits"])
+def test_an_augmentation_out_of_range_is_refused(
+    setting: dict[str, float], message: str, load: Load
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(**setting)
+
+
+def test_only_classification_has_randaugment_which_moves_no_mask(name: str) -> None:
+    is_segmentation = DATASETS[name].task == "segmentation"
+    assert not (is_segmentation and "randaugment_ops" in parameters(name))
+
+
 @pytest.mark.parametrize("name", those_with("label_noise"))
 def test_wrong_labels_are_the_training_splits_alone(load: Load) -> None:
     clean, noisy = load(), load(label_noise=0.4)

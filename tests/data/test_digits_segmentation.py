@@ -91,6 +91,14 @@ def test_the_split_seed_draws_the_places_and_the_noise() -> None:
         assert not torch.equal(split.targets, splits(other)[i].targets)
 
 
+@pytest.mark.parametrize("settings", [{}, {"canvas": 48, "noise": 0.0}, {"split_seed": 1}])
+def test_mean_and_deviation_are_those_of_the_training_pixels(settings: dict[str, float]) -> None:
+    data = load(**settings)
+    pixels = data.train.images.numpy() / 255
+    assert data.mean == pytest.approx([pixels.mean()], rel=1e-9)
+    assert data.std == pytest.approx([pixels.std()], rel=1e-9)
+
+
 def test_a_canvas_smaller_than_a_digit_is_refused() -> None:
     with pytest.raises(ValueError, match="canvas must be at least 16 pixels.* got 15"):
         load(canvas=15)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from samtune.data import DataSplits, Images
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation
 from samtune.data.downloads import classification_splits, open_files
 from samtune.errors import SamtuneError
 

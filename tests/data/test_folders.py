@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from samtune.data import DataSplits, Images, folders, load_dataset
-from samtune.data.folders import IN_MEMORY_BYTES, held, image_paths, masks_of
+from samtune.data import DataSplits, Images, file_splits, load_dataset
+from samtune.data.file_splits import IN_MEMORY_BYTES, held, image_paths, masks_of
 from samtune.data.splits import Split
 from samtune.data.streaming import ImageFiles
 from samtune.errors import SamtuneError
@@ -200,7 +200,7 @@ def test_the_limit_itself_still_fits_and_always_overrules_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, kind: type
 ) -> None:
     write_image_folder(tmp_path, {"cat": 4})
-    monkeypatch.setattr(folders, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(file_splits, "IN_MEMORY_BYTES", limit)
     files = ImageFiles(image_paths(tmp_path / "cat"), (8, 8), labels=[0] * 4)
     assert isinstance(held(files, "auto"), kind)
     assert isinstance(held(files, "always"), Images)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from samtune.data import dataset_names, load_dataset
-from samtune.errors import UnknownNameError
+from samtune.data import dataset_names, load_dataset, open_dataset
+from samtune.data.augmentation import Augmentation
+from samtune.errors import SamtuneError, UnknownNameError
 from samtune.registry import DATASETS, register_dataset
 from tests.data.files import write_image_folder
 
@@ -56,3 +58,24 @@ def test_a_dataset_of_ones_own_is_loaded_by_name(monkeypatch: pytest.MonkeyPatch
     assert len(load_dataset("tens", times=3).train) == 30
     with pytest.raises(TypeError, match="'nothing': its factory returned no DataSplits"):
         load_dataset("nothing")
+
+
+def test_the_guide_names_every_data_set_and_every_augmentation() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    settings = [field.name for field in fields(Augmentation)]
+    assert [n for n in [*dataset_names(), *settings] if f"`{n}`" not in guide] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "sentence"),
+    [
+        ("digits", {"noise": 1}, "dataset digits: 1 validation error .*noise"),
+        ("random", {"images": 10**12}, "dataset random: "),
+        ("digit", {}, "No dataset named 'digit'. Did you mean 'digits'"),
+    ],
+)
+def test_what_a_study_file_gets_wrong_is_a_sentence(
+    name: str, params: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(SamtuneError, match=sentence):
+        open_dataset(name, params)

@@ -73,6 +73,18 @@ def test_a_damaged_file_is_no_data_set(
         load_dataset("mnist", root=tmp_path, download=False).open_test()
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_as_many_labels_as_images_are_asked_for(
+    tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = {"train": TRAIN, "test": TEST}
+    sets[part] = sets[part][0], sets[part][1][:-1]
+    write_mnist(tmp_path, "mnist", *sets.values(), monkeypatch)
+    counts = "100 images but 99 labels" if part == "train" else "20 images but 19 labels"
+    with pytest.raises(SamtuneError, match=rf"{tmp_path}, or are damaged \({counts}\)\. Put them"):
+        load_dataset("mnist", root=tmp_path, download=False).open_test()
+
+
 def test_a_damaged_archive_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = write_mnist(tmp_path, "mnist", TRAIN, TEST, monkeypatch, packed=True)
     path = raw / "train-images-idx3-ubyte.gz"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation
 from samtune.data.splits import DataSplits, Images, stratified_split, with_label_noise
 
 CPU = torch.device("cpu")

@@ -5,6 +5,7 @@ These need a GPU and torch alone; without one they are skipped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, Images
-from samtune.data.batches import Augmentation
+from samtune.data.augmentation import Augmentation
 from samtune.tasks import Classification
 from samtune.training.loop import sam_step, train
 from samtune.training.state import set_up
@@ -89,6 +90,32 @@ def test_an_epoch_waits_for_the_gpu_at_its_end_only(sam: dict[str, Any], precisi
             sam_step(state, Classification(), inputs, targets)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"random_resized_crop": 0.3}, {"color_jitter": 0.4}, {"randaugment_ops": 2}],
+    ids=str,
+)
+def test_augmented_and_mixed_batches_are_made_without_waiting_and_are_a_cpus(
+    settings: dict[str, Any],
+) -> None:
+    data = splits()
+    data = replace(data, augmentation=replace(data.augmentation, **settings))
+
+    def shown(device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(data.train_batches(32, device, mixup=0.4, cutmix=1.0).shuffled(1))
+
+    shown(GPU)  # allocates
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = shown(GPU)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for (images, targets), (expected, shares) in zip(found, shown(CPU), strict=True):
+        torch.testing.assert_close(targets.cpu(), shares)
+        # A level of 255 is 0.014 here, and a pixel between two may be taken from either.
+        assert ((images.cpu() - expected).abs() < 0.03).double().mean() > 0.99
 
 
 def test_sam_takes_one_copy_of_the_weights_at_most() -> None:
