@@ -11,6 +11,7 @@ import typer
 
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
+from samtune.errors import NoUsableTrialError
 from samtune.study import DEFAULT_STORAGE, Study
 
 
@@ -72,21 +73,21 @@ def attend(
     """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
-    from samtune.tracking.process import wait_until_shipped
+    from samtune.cli.tracked import print_tracking
 
     ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
     to_run = before.left if before else config.wanted_trials + config.study.baseline
-    with Display(config, console, ended, to_run).shown() as display:
-        study = start(display)
+    try:
+        with Display(config, console, ended, to_run).shown() as display:
+            study = start(display)
+    except NoUsableTrialError:
+        print_tracking(console, folder)
+        raise
     print_summary(console, study)
-    if left := wait_until_shipped(folder):
-        console.print(
-            f"[yellow]MLflow has not taken {left} epochs yet; send them with "
-            f"`{study.folder.command('sync')}`. See {folder / 'tracking.log'}.[/]"
-        )
+    print_tracking(console, folder)
 
 
 def _tracking_address() -> str:
-    from samtune.tracking.store import tracking_uri, without_password
+    from samtune.tracking import tracking_uri, without_password
 
     return without_password(tracking_uri())
