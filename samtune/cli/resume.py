@@ -33,6 +33,7 @@ def resume(
 ) -> None:
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
+    from samtune import tracking
     from samtune.cli.run import attend
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
@@ -56,6 +57,8 @@ def resume(
         return
     done = sum(t.outcome is not None for t in before.trials)
     console.print(f"study {name}: {done} trials are done, {to_run} to go")
+    if moved := tracking.store_of(folder.root).change:
+        console.print(f"[yellow]{moved}.[/]", soft_wrap=True)
     attend(
         console,
         lambda listener: resume_study(

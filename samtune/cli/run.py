@@ -76,7 +76,7 @@ def attend(
     """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
-    from samtune.tracking.process import wait_until_shipped
+    from samtune.cli.tracked import print_tracking
 
     ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
     try:
@@ -84,16 +84,13 @@ def attend(
             study = start(display)
     except (EndedEarlyError, NoUsableTrialError):
         print_summary(console, open_study(folder.name, folder.parent))
+        print_tracking(console, folder)
         raise
     print_summary(console, study)
-    if left := wait_until_shipped(folder):
-        console.print(
-            f"[yellow]MLflow has not taken {left} epochs yet; send them with "
-            f"`{study.folder.command('sync')}`. See {folder / 'tracking.log'}.[/]"
-        )
+    print_tracking(console, folder)
 
 
 def _tracking_address() -> str:
-    from samtune.tracking.store import tracking_uri, without_password
+    from samtune.tracking import tracking_uri, without_password
 
     return without_password(tracking_uri())

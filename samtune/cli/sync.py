@@ -16,6 +16,12 @@ def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = 
     from samtune.study import StudyFolder
 
     load_plugins(plugin or [], Path.cwd())
-    sent = tracking.sync(StudyFolder.open(storage, name))
-    address = tracking.without_password(tracking.tracking_uri())
-    new_console().print(f"{sent} epochs sent to {address}; MLflow is up to date.")
+    folder = StudyFolder.open(storage, name)
+    store = tracking.store_of(folder.root)
+    console = new_console()
+    if store.change:
+        console.print(f"[yellow]{store.change}.[/]", soft_wrap=True)
+    sent, report = tracking.sync(folder)
+    console.print(f"{sent} epochs sent to {store.address}; MLflow is up to date.")
+    for note in report.notes:
+        console.print(f"[yellow]{note}.[/]", soft_wrap=True)

@@ -1,18 +1,22 @@
 """MLflow, fed from the journals: one parent run a study, a child run a trial.
 
-Shipping is a process of its own (`process.following`), so an MLflow that is slow or gone neither
-stops nor slows a study: the journals are the queue. What was shipped can be shipped again without
-doubling a point, since every point carries its journal's own time. `samtune sync` is the same code
-(`shipper`) once more.
+Shipping is a process of its own (`process`, which `beside` starts), so an MLflow that is slow or
+gone neither stops nor slows a study: the journals are the queue. What was shipped can be shipped
+again without doubling a point, since every point carries its journal's own time. `samtune sync` is
+the same code (`shipper`) once more.
 """
 
-from samtune.tracking.process import following, wait_until_shipped
-from samtune.tracking.shipper import pending, sync
-from samtune.tracking.store import tracking_uri, without_password
+from samtune.tracking.beside import following, wait_until_shipped
+from samtune.tracking.records import Report, pending
+from samtune.tracking.redaction import without_password
+from samtune.tracking.shipper import sync
+from samtune.tracking.store import store_of, tracking_uri
 
 __all__ = [
+    "Report",
     "following",
     "pending",
+    "store_of",
     "sync",
     "tracking_uri",
     "wait_until_shipped",

@@ -2,110 +2,132 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import subprocess
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
+from samtune.errors import SamtuneError
+from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
-from samtune.tracking.shipper import Shipper, pending
-from samtune.tracking.store import CLIENT_ENVIRONMENT, masked, tracking_uri
-
-if TYPE_CHECKING:
-    pass
+from samtune.tracking.redaction import masked
+from samtune.tracking.shipper import ReplacedError, Round, Shipper
 
 POLL_S = 1.0
 REST = 10  # times as long as a round took
+LONGEST_WAIT_S = 30.0
+LONGEST_LAST_WAIT_S = 4.0
 DRAIN_S = 30.0
 LAST_TRIES = 3
 
 
-@contextmanager
-def following(
-    root: Path, plugins: Sequence[str] = (), plugin_folder: Path | None = None
-) -> Iterator[None]:
-    """Ships a study's records to MLflow while the body runs, and the rest after it.
+def follow(root: Path, plugin_folder: Path, plugins: Sequence[str]) -> None:
+    """Ships until the driver closes our standard input, then the rest for half a minute at most.
 
-    The process goes on by itself for at most half a minute after the body ends; what is left then
-    waits for `samtune sync`.
+    Args:
+        plugins: the user's modules that may hold the best trial's model.
     """
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(), **CLIENT_ENVIRONMENT}
-    with open(root / "tracking.log", "ab") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "samtune.tracking"),
-                *(str(root), str(plugin_folder or Path.cwd()), *plugins),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is the driver's to handle
-        )
-    try:
-        yield
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        threading.Thread(target=process.wait, daemon=True).start()  # so that no zombie stays
-
-
-def wait_until_shipped(root: Path, timeout_s: float = DRAIN_S) -> int:
-    """Waits for `following`'s process to end; returns how many epochs MLflow has not taken yet."""
-    for _ in range(2):  # an older session's process may have held the lock, and ours be about to
-        with contextlib.suppress(Timeout), FileLock(root / "tracking.lock", timeout=timeout_s):
-            pass
-        if not pending(root):
-            break
-        time.sleep(1.0)
-    return pending(root)
-
-
-def follow(root: Path) -> None:
-    """Ships until the driver closes our standard input, then the rest."""
-    folder = StudyFolder(root)
     uri = os.environ["MLFLOW_TRACKING_URI"]
+    sys.stderr = sys.stdout = _Masking(sys.stderr, uri)
     with FileLock(root / "tracking.lock"):
+        _Follower(root, uri).run(lambda: load_plugins(plugins, plugin_folder))
+
+
+class _Follower:
+    """Rounds of shipping, with a rest after each that grows while MLflow is in trouble."""
+
+    def __init__(self, root: Path, uri: str) -> None:
+        self.folder = StudyFolder(root)
+        self.uri = uri
+        self.shipper: Shipper | None = None
+        self.said = ""
+        self.wait_s = POLL_S
+        self.fruitless = 0
+        self.deadline: float | None = None
+
+    def run(self, load_code: Callable[[], None]) -> None:
+        """Ships to the end; `load_code` is called before a model is built."""
         # Importing MLflow takes seconds of a core, which the first trials need more.
-        while not (_closed_within(POLL_S) or any(root.glob("trials/*/epochs.jsonl"))):
+        while not (_closed_within(POLL_S) or any(self.folder.root.glob("trials/*/epochs.jsonl"))):
             pass
-        shipper: Shipper | None = None
-        wait_s = POLL_S
-        deadline = None
-        refusals = 0
+        if not any(self.folder.root.glob("trials/*/trial.json")):
+            return  # the study ended before its first trial
         while True:
-            driver_at_work = not _closed_within(wait_s if deadline is None else 0.0)
-            if not driver_at_work and deadline is None:
-                deadline = time.monotonic() + DRAIN_S
+            if _closed_within(self.wait_s if self.deadline is None else 0) and not self.deadline:
+                self.deadline = time.monotonic() + DRAIN_S
+                self.fruitless, self.wait_s = 0, POLL_S
             # Asked before shipping: what ends in between is shipped in another round.
-            ended = not driver_at_work and not folder.is_running
+            ended = self.deadline is not None and not self.folder.is_running
             try:
-                shipper = shipper or Shipper(folder, uri)
-                started = time.monotonic()
-                shipper.ship()
-                # Thousands of journals take seconds to read: leave the core to the trials.
-                round_s = time.monotonic() - started
-                wait_s, refusals = min(max(POLL_S, REST * round_s), 30.0), 0
-                if ended:
-                    shipper.register_champion()
-                    return
-            except Exception:  # noqa: BLE001 - whatever MLflow does, the study goes on
-                print(masked(traceback.format_exc(), uri), file=sys.stderr, flush=True)
-                wait_s, refusals = min(2 * wait_s, 30.0), refusals + 1
-            if deadline is not None:
-                if time.monotonic() > deadline or refusals >= LAST_TRIES:
-                    return
-                time.sleep(0.2)
+                result = self._round(ended)
+            except ReplacedError as error:
+                self._say(str(error))
+                return
+            if ended and not result.failure:
+                assert self.shipper is not None
+                self.shipper.register_champion(load_code)
+                return
+            if self.deadline is None:
+                continue
+            if time.monotonic() > self.deadline:
+                return
+            if result.unreachable and self.fruitless >= LAST_TRIES:
+                return
+            time.sleep(min(self.wait_s, LONGEST_LAST_WAIT_S) if result.failure else 0.2)
+
+    def _round(self, ended: bool) -> Round:
+        started = time.monotonic()
+        try:
+            self.shipper = self.shipper or Shipper(self.folder, self.uri, self._log)
+            result = self.shipper.ship(until=self.deadline, whole=ended)
+        except ReplacedError:
+            raise
+        except SamtuneError as error:
+            result = Round(failure=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever happens here, the study goes on
+            self._log(traceback.format_exc())
+            result = Round(failure=f"{type(error).__name__}: {error}")
+        self._say(result.failure)
+        if result.failure and not result.progress:
+            self.fruitless += 1
+            self.wait_s = min(2 * self.wait_s, LONGEST_WAIT_S)
+        else:
+            self.fruitless = 0
+            # Thousands of journals take seconds to read: leave the core to the trials.
+            self.wait_s = min(max(POLL_S, REST * (time.monotonic() - started)), LONGEST_WAIT_S)
+        return result
+
+    def _say(self, failure: str) -> None:
+        """Logs what has changed: an hour without MLflow is two lines."""
+        if failure != self.said:
+            self._log(failure or "MLflow takes everything again")
+            self.said = failure
+
+    def _log(self, text: str) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{now} {text}", file=sys.stderr, flush=True)
+
+
+class _Masking:
+    """A stream that keeps passwords out of what is written to it, by MLflow's loggers too."""
+
+    def __init__(self, stream: TextIO, uri: str) -> None:
+        self._stream = stream
+        self._uri = uri
+
+    def write(self, text: str) -> int:
+        self._stream.write(masked(text, [self._uri]))
+        return len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
 
 
 def _closed_within(seconds: float) -> bool:

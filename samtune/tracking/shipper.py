@@ -2,280 +2,276 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
 from samtune.errors import SamtuneError
-from samtune.files import read_json, write_json
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
-from samtune.tracking.store import CLIENT_ENVIRONMENT, masked, tracking_uri, without_password
+from samtune.tracking.champion import register
+from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
+from samtune.tracking.reading import StudyReader
+from samtune.tracking.records import Report, Shipped, ShippedRun, report
+from samtune.tracking.redaction import masked, without_password
+from samtune.tracking.runs import PARENT, Runs, open_experiment
+from samtune.tracking.store import Store, remember, store_of, use_client_environment
+from samtune.tracking.writer import Writer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-METRICS_PER_BATCH = 1000  # the server's own limit
-RUN_STATUS = {
-    "running": "RUNNING",
-    "finished": "FINISHED",
-    "stopped": "FINISHED",
-    "diverged": "FAILED",
-    "out_of_memory": "FAILED",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-}
+UNANSWERED_IN_A_ROW = 3
+FRUITLESS_ROUNDS = 5
+NOT_REGISTERED = "the best trial's model is not registered"
 
 
-def pending(root: Path) -> int:
-    """How many finished epochs MLflow has not taken yet."""
-    folder = StudyFolder(root)
-    shipped = _read_shipped(folder).trials
-    study = Study(folder, folder.config())
-    return sum(len(t.epochs) - shipped.get(t.key, _ShippedTrial()).epochs for t in study.trials)
+def sync(folder: StudyFolder) -> tuple[int, Report]:
+    """Ships everything MLflow has not taken yet, to where the study is recorded.
 
-
-def sync(folder: StudyFolder, uri: str | None = None) -> int:
-    """Ships everything MLflow has not taken yet; returns the number of epochs that went.
+    Returns:
+        The number of epochs that went, and what there is to say of the rest.
 
     Raises:
-        SamtuneError: MLflow cannot be reached or refuses; nothing is lost by it.
+        SamtuneError: MLflow cannot be reached, or refuses epochs; nothing is lost by it.
     """
-    os.environ.update(CLIENT_ENVIRONMENT)
-    uri = uri or tracking_uri()
+    use_client_environment()
+    store = store_of(folder.root)
     try:
         with FileLock(folder.root / "tracking.lock", timeout=0):
-            shipper = Shipper(folder, uri)
-            sent = shipper.ship()
-            if not folder.is_running:
-                shipper.register_champion()
-            return sent
+            try:
+                sent = _sync(folder, store)
+            except SamtuneError:
+                raise
+            except Exception as error:  # whatever MLflow's client raises before the first request
+                reason = masked(words(error), [store.uri])
+                raise SamtuneError(f"MLflow at {store.address}: {reason}") from error
     except Timeout:
         raise SamtuneError("another process is shipping this study; try again later") from None
-    except SamtuneError:
-        raise
-    except Exception as error:
-        reason = " ".join(masked(str(error), uri).split())[:300]
-        raise SamtuneError(f"MLflow at {without_password(uri)}: {reason}") from error
+    found = report(folder.root, store.address)
+    if found.refused:
+        raise SamtuneError(
+            f"{sent} epochs sent; MLflow at {store.address} refuses {found.refusals}"
+        )
+    return sent, found
+
+
+def _sync(folder: StudyFolder, store: Store) -> int:
+    shipper = Shipper(folder, store.uri)
+    sent, fruitless = 0, 0
+    while True:
+        result = shipper.ship(whole=True)
+        sent += result.sent
+        if not result.failure:
+            break
+        fruitless = 0 if result.progress else fruitless + 1
+        if fruitless == FRUITLESS_ROUNDS or result.unreachable:
+            raise SamtuneError(f"MLflow at {store.address}: {result.failure}")
+        time.sleep(fruitless)
+    if not folder.is_running:
+        shipper.register_champion()
+    return sent
+
+
+class ReplacedError(SamtuneError):
+    """The study's folder is gone, or another study's now."""
 
 
 @dataclass
-class _ShippedTrial:
-    epochs: int = 0
-    state: str = ""
-    run_id: str = ""
+class Round:
+    """What came of one pass over a study.
 
+    Attributes:
+        sent: how many epochs went.
+        failure: why something is still to be sent; empty if nothing is.
+        progress: whether MLflow took something, so that another try is worth while at once.
+        unreachable: whether nobody listens where MLflow should be.
+    """
 
-@dataclass
-class _Shipped:
-    """What MLflow has taken: what `tracking.json` holds."""
-
-    uri: str = ""
-    trials: dict[str, _ShippedTrial] = field(default_factory=dict)
-    parent: str = ""
-    summary: dict[str, Any] | None = None
-    champion: dict[str, Any] | None = None
+    sent: int = 0
+    failure: str = ""
+    progress: bool = False
+    unreachable: bool = False
 
 
 class Shipper:
     """Brings MLflow to where the journals are.
 
-    Runs are found by tags, never only by memory, so a lost `tracking.json` doubles nothing.
+    Each trial goes by itself: what MLflow does not take of one keeps nothing of the others back.
+    After anything went wrong the next round first looks what MLflow really has.
+
+    Args:
+        uri: MLflow's address; it may hold a password.
+        log: takes what only those who look for a fault want to read.
     """
 
-    def __init__(self, folder: StudyFolder, uri: str) -> None:
+    def __init__(
+        self, folder: StudyFolder, uri: str, log: Callable[[str], None] = lambda _: None
+    ) -> None:
         from mlflow import MlflowClient
 
+        use_client_environment()
         self.folder = folder
         self.uri = uri
-        self.client: MlflowClient = MlflowClient(uri, uri)
+        self.registry_uri = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+        self.log = log
+        self.client: MlflowClient = MlflowClient(uri, self.registry_uri)
         self.study_id = folder.manifest.study_id
-        self.shipped = _read_shipped(folder)
+        self.shipped = Shipped.read(folder.root)
         shown = without_password(uri)
         if self.shipped.uri != shown:  # another server knows nothing of what the first one has
-            self.shipped = _Shipped(shown)
-        self.experiment_id = self._experiment()
+            self.shipped = Shipped(shown)
+        self.shipped.try_refused_again()
+        self._reader = StudyReader(folder)
+        self._up_to_date_with: object = None
+        self._writer: Writer | None = None
+        self._aside: dict[str, tuple[str, int]] = {}
 
-    def ship(self) -> int:
-        """One pass over all trials; returns how many epochs went."""
-        study = Study(self.folder, self.folder.config())
-        parent = self._parent(study)
-        sent = sum(self._ship_trial(trial, parent) for trial in study.trials)
-        self._finish_parent(study, parent)
-        write_json(self.folder.root / "tracking.json", asdict(self.shipped))
-        return sent
+    def ship(self, *, until: float | None = None, whole: bool = False) -> Round:
+        """One pass over what has changed.
 
-    def register_champion(self) -> None:
-        """Logs the best trial's model and points the alias `champion` at it."""
-        import mlflow
-        import torch
+        Args:
+            until: the `time.monotonic` after which nothing more is begun.
+            whole: look into every file whatever its date: a shared disk may tell it late.
 
-        from samtune.study.weights import load_trained
+        Raises:
+            SamtuneError: the study cannot be read.
+            ReplacedError: the folder no longer holds this study.
+        """
+        self._check_folder()
+        stamp = self._reader.stamp()
+        if stamp == self._up_to_date_with and not whole:
+            return Round()
+        study = self._reader.read()
+        result = Round()
+        try:
+            self._ship(study, result, until)
+        except Exception as error:  # noqa: BLE001 - whatever MLflow does, the study goes on
+            self._failed(result, error)
+        if result.failure:
+            self._writer = None
+        else:
+            self._up_to_date_with = stamp
+        if self.shipped.parent.run_id:  # one that has never answered leaves no trace
+            self.shipped.write(self.folder.root)
+            remember(self.folder.root, self.shipped.uri)
+        return result
 
-        study = Study(self.folder, self.folder.config())
-        best = study.best
-        if best is None or best.selected_epoch is None:
+    def register_champion(self, load_code: Callable[[], None] = lambda: None) -> None:
+        """Registers the best trial's model under the study's name, as `champion`.
+
+        What stands in its way is noted once and keeps nothing else back.
+
+        Args:
+            load_code: is called first; it may import the code that holds the model.
+        """
+        self._check_folder()
+        best = self._reader.read().best
+        if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return
         champion = {"trial": best.key, "epoch": best.selected_epoch.epoch}
         if self.shipped.champion == champion:
             return
         run_id = self.shipped.trials[best.key].run_id
-        trained = load_trained(best)
-        images, _ = next(iter(trained.data.val_batches(2, torch.device("cpu")).in_order()))
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.pytorch.log_model(
-                trained.model,
-                name="model",
-                # Two images: an example of one would fix the batch size at one.
-                input_example=images.contiguous().numpy(),
-                registered_model_name=self.folder.name,
-                pip_requirements=_requirements(),
-                metadata={"samtune": json.dumps(trained.recipe)},
-            )
-        # `start_run` has ended the run as FINISHED, whatever it was.
-        self._set_status(run_id, RUN_STATUS[best.state], best.epochs)
-        version = str(logged.registered_model_version)
-        self.client.set_registered_model_alias(self.folder.name, "champion", version)
-        self.shipped.champion = champion
-        write_json(self.folder.root / "tracking.json", asdict(self.shipped))
-
-    def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.folder.name)
-        if found is None:
-            tags = {"mlflow.experimentKind": "custom_model_development"}  # not the GenAI view
-            return str(self.client.create_experiment(self.folder.name, tags=tags))
-        if found.lifecycle_stage == "deleted":
-            raise SamtuneError(
-                f"the MLflow experiment {self.folder.name!r} was deleted: restore it with "
-                f"`mlflow experiments restore -x {found.experiment_id}`, or remove it for good "
-                "with `mlflow gc`."
-            )
-        return str(found.experiment_id)
-
-    def _parent(self, study: Study) -> str:
-        if self.shipped.parent:
-            return self.shipped.parent
-        run_id, is_new = self._find_or_create("", {}, study.name)
-        if is_new:
-            search = study.config.study
-            self._log_params(
-                run_id,
-                {
-                    **_flat({"trial": study.config.trial.model_dump(mode="json")}),
-                    **_flat({"study": search.model_dump(mode="json")}),
-                },
-            )
-        self.client.log_artifact(run_id, str(self.folder.root / "study.yaml"))
-        self.shipped.parent = run_id
-        return run_id
-
-    def _ship_trial(self, trial: Trial, parent: str) -> int:
-        from mlflow.entities import Metric
-
-        record = self.shipped.trials.setdefault(trial.key, _ShippedTrial())
-        if record.state == trial.state and record.epochs == len(trial.epochs):
-            return 0
-        if not record.run_id:
-            name = f"{trial.key} baseline" if trial.is_baseline else trial.key
-            record.run_id, is_new = self._find_or_create(
-                trial.key, {"mlflow.parentRunId": parent}, name
-            )
-            if is_new:
-                self._log_params(record.run_id, _flat(trial.config.model_dump(mode="json")))
-        run_id = record.run_id
-        fresh = trial.epochs[record.epochs :]
-        points = [
-            Metric(name, value, entry.time_ms, entry.epoch)
-            for entry in fresh
-            for name, value in {**entry.metrics, "epoch_duration_s": entry.duration_s}.items()
-        ]
-        best = trial.best_epoch
-        if best and trial.outcome:
-            name = f"best_{trial.metric}"
-            points.append(Metric(name, best.metrics[trial.metric], best.time_ms, best.epoch))
-        for start in range(0, len(points), METRICS_PER_BATCH):
-            self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
-        if record.state != trial.state:
-            self.client.set_tag(run_id, "samtune.state", trial.state)
-            if trial.outcome and trial.outcome.reason:
-                self.client.set_tag(run_id, "samtune.reason", trial.outcome.reason)
-            self._set_status(run_id, RUN_STATUS[trial.state], trial.epochs)
-        record.epochs, record.state = len(trial.epochs), trial.state
-        return len(fresh)
-
-    def _finish_parent(self, study: Study, parent: str) -> None:
-        from mlflow.entities import Metric
-
-        status = "RUNNING" if study.is_running else "FINISHED"
-        if study.state == "interrupted":
-            status = "KILLED"
-        best, baseline = study.best, study.baseline
-        summary: dict[str, Any] = {"status": status, "best": best and [best.key, best.value]}
-        if self.shipped.summary == summary:
-            return
-        if best and best.selected_epoch and best.value is not None:
-            now = best.selected_epoch.time_ms
-            points = [Metric(f"best_{study.metric}", best.value, now, 0)]
-            if baseline and baseline.value is not None:
-                points.append(Metric(f"baseline_{study.metric}", baseline.value, now, 0))
-            self.client.log_batch(parent, metrics=points)
-            self.client.set_tag(parent, "samtune.best_trial", best.key)
-        self._set_status(parent, status, [])
-        self.shipped.summary = summary
-
-    def _find_or_create(self, key: str, tags: dict[str, str], name: str) -> tuple[str, bool]:
-        tags = {
-            "samtune.study_id": self.study_id,
-            "samtune.trial": key or "study",
-            "mlflow.source.name": "samtune",
-            **tags,
-        }
-        condition = " and ".join(
-            f"tags.`{tag}` = '{tags[tag]}'" for tag in ("samtune.study_id", "samtune.trial")
-        )
-        found = self.client.search_runs([self.experiment_id], condition, max_results=1)
-        if found:
-            return str(found[0].info.run_id), False
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-        return str(run.info.run_id), True
-
-    def _log_params(self, run_id: str, values: dict[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, str(value)) for key, value in values.items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-
-    def _set_status(self, run_id: str, status: str, epochs: list[Any]) -> None:
-        if status == "RUNNING":
-            self.client.update_run(run_id, status="RUNNING")
+        try:
+            load_code()
+            register(self.client, self.uri, self.registry_uri, best, run_id, self.folder.name)
+        except Exception as error:  # noqa: BLE001 - the user's model can raise anything
+            self.shipped.problems[NOT_REGISTERED] = self._words(error)
+            self.log(traceback.format_exc())
         else:
-            end = epochs[-1].time_ms if epochs else None
-            self.client.set_terminated(run_id, status, end_time=end)
+            self.shipped.champion = champion
+        self.shipped.write(self.folder.root)
+
+    def _check_folder(self) -> None:
+        try:
+            there = self.folder.manifest.study_id == self.study_id
+        except SamtuneError:
+            there = False
+        if not there:
+            raise ReplacedError(f"{self.folder.root} no longer holds study {self.study_id}")
+
+    def _ship(self, study: Study, result: Round, until: float | None) -> None:
+        writer = self._writer = self._writer or self._look()
+        parent = writer.parent(study)
+        in_a_row = 0
+        for trial in study.trials:
+            if not self._is_due(trial):
+                continue
+            if until is not None and time.monotonic() > until:
+                result.failure = result.failure or "there was no time for all of it"
+                return
+            record = self.shipped.trials.setdefault(trial.key, ShippedRun())
+            fate = self._attempt(result, record.refused, "", partial(writer.trial, trial, parent))
+            if fate == "refused":
+                self._aside[trial.key] = _progress(trial)
+            result.progress = result.progress or fate == "taken"
+            in_a_row = in_a_row + 1 if fate == "failed" else 0
+            if in_a_row == UNANSWERED_IN_A_ROW:
+                return
+        if not result.failure:
+            problems = self.shipped.problems
+            self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
+            self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
+            writer.fresh = False
+
+    def _look(self) -> Writer:
+        """What MLflow has; what it has not, or no longer, is forgotten, and so sent again."""
+        experiment_id, was_deleted = open_experiment(self.client, self.folder.name)
+        if was_deleted:
+            self.shipped.add_note(
+                f"MLflow: experiment {self.folder.name!r} had been deleted; it is restored, with "
+                "all it held"
+            )
+        runs = Runs(self.client, experiment_id, self.study_id)
+        records = {PARENT: self.shipped.parent, **self.shipped.trials}
+        found = runs.survey({key: record.run_id for key, record in records.items()})
+        for key, record in records.items():
+            if key not in found or found[key].info.run_id != record.run_id:
+                self.shipped.forget(key)
+        return Writer(runs, self.shipped, found)
+
+    def _is_due(self, trial: Trial) -> bool:
+        record = self.shipped.trials.get(trial.key, ShippedRun())
+        is_known = (record.state, record.epochs) == _progress(trial)
+        if is_known and not record.contradicts(trial):
+            return False
+        return self._aside.get(trial.key) != _progress(trial)
+
+    def _attempt(
+        self, result: Round, noted: dict[str, str], name: str, write: Callable[[], int | None]
+    ) -> Literal["taken", "refused", "failed"]:
+        """Writes one thing; what is refused for good is noted, and is nobody else's trouble."""
+        try:
+            result.sent += write() or 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            if is_unanswered(error) or not (self._writer and self._writer.fresh):
+                self._failed(result, error)
+                return "failed"
+            noted[name] = self._words(error)
+            self.log(traceback.format_exc())
+            return "refused"
+        noted.pop(name, None)
+        return "taken"
+
+    def _failed(self, result: Round, error: Exception) -> None:
+        result.failure = self._words(error)
+        result.unreachable = is_unreachable(error)
+        # What was known to be there may have been deleted: worth another look at once.
+        stale = self._writer is not None and not self._writer.fresh
+        result.progress = result.progress or (stale and is_refusal(error))
+        if not is_unanswered(error):
+            self.log(traceback.format_exc())
+
+    def _words(self, error: Exception) -> str:
+        return masked(words(error), (self.uri, self.registry_uri))
 
 
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    return [f"torch=={version('torch')}", f"numpy=={version('numpy')}"]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted paths."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat
-
-
-def _read_shipped(folder: StudyFolder) -> _Shipped:
-    return read_json(folder.root / "tracking.json", _Shipped) or _Shipped()
+def _progress(trial: Trial) -> tuple[str, int]:
+    return trial.state, len(trial.epochs)

@@ -2,66 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
+from torch import Tensor, nn
 
 from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
-from samtune.errors import SamtuneError
 from samtune.files import read_json
+from samtune.registry import MODELS, register_model
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
+from samtune.study.single import train_single
 from samtune.study.trial_folder import Outcome
-from samtune.tracking.shipper import Shipper
+from samtune.tracking import fields
+from samtune.tracking.records import report
+from samtune.tracking.shipper import ReplacedError, Round, Shipper
+from tests.tracking.conftest import T0, append, points_of, runs_of, write_study
 
 Make = Callable[..., StudyConfig]
 
 
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def folder(study_folder: StudyFolder, study_config: Make) -> StudyFolder:
-    """Two trials: a finished and an unfinished one; no weights, hence no champion."""
-    config = study_config()
-    for key, epochs in {"t0001": 3, "t0002": 1}.items():
-        trial = study_folder.trial(key)
-        trial.hand_out(record_of(config, key, {"sam.rho": 0.1}), 1)
-        for epoch in range(1, epochs + 1):
-            _append(trial, epoch)
-    study_folder.trial("t0001").end(Outcome("finished", 3))
-    return study_folder
-
-
-def _append(trial: object, epoch: int) -> None:
-    metrics = {"val_accuracy": epoch / 10, "train_loss": 1.0}
-    journal = Journal(trial.journal)  # type: ignore[attr-defined]
-    journal.append(Entry(1, 1, epoch, metrics, 0.5, 1_700_000_000_000 + epoch, "s", "0"))
-
-
 def _ship(folder: StudyFolder, uri: str) -> int:
-    return Shipper(folder, uri).ship()
-
-
-def _runs(uri: str) -> dict[str, mlflow.entities.Run]:
-    client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name("tiny")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    by_trial = {run.data.tags["samtune.trial"]: run for run in runs}
-    assert len(by_trial) == len(runs)
-    return by_trial
+    result = Shipper(folder, uri).ship()
+    assert not result.failure
+    return result.sent
 
 
 def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> None:
     assert _ship(folder, uri) == 4
-    runs = _runs(uri)
+    runs = runs_of(uri)
     assert set(runs) == {"study", "t0001", "t0002"}
     parent = runs["study"].info.run_id
     children = [runs["t0001"], runs["t0002"]]
@@ -77,10 +51,28 @@ def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> Non
 
 def test_points_carry_the_journals_epochs_and_times(folder: StudyFolder, uri: str) -> None:
     _ship(folder, uri)
-    run_id = _runs(uri)["t0001"].info.run_id
-    history = mlflow.MlflowClient(uri).get_metric_history(run_id, "val_accuracy")
-    points = sorted((p.step, p.value, p.timestamp) for p in history)
-    assert points == [(e, e / 10, 1_700_000_000_000 + e) for e in (1, 2, 3)]
+    points = points_of(uri, runs_of(uri)["t0001"], "val_accuracy")
+    assert points == [(e, e / 10, T0 + 1000 * e) for e in (1, 2, 3)]
+
+
+def test_a_run_lasts_as_long_as_its_trial(folder: StudyFolder, uri: str) -> None:
+    _ship(folder, uri)
+    runs = runs_of(uri)
+    info = runs["t0001"].info  # its first epoch took half a second and ended at T0 + 1000
+    assert (info.start_time, info.end_time) == (T0 + 500, T0 + 3000)
+    assert (runs["study"].info.start_time, runs["study"].info.end_time) == (T0 + 500, T0 + 3000)
+    assert runs["study"].info.run_name == "tiny 2023-11-14 22:13"
+
+
+def test_no_run_ends_before_it_starts(folder: StudyFolder, uri: str) -> None:
+    without_epochs = folder.trial("t0003")
+    without_epochs.hand_out(record_of(folder.config(), "t0003", {}), 1)
+    _ship(folder, uri)
+    without_epochs.end(Outcome("failed", 1, "ValueError: no"))
+    append(without_epochs, 1)  # by a worker whose clock is years behind
+    _ship(folder, uri)
+    info = runs_of(uri)["t0003"].info
+    assert info.end_time >= info.start_time
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -88,9 +80,9 @@ def test_shipping_again_doubles_nothing(folder: StudyFolder, uri: str, lost: boo
     _ship(folder, uri)
     if lost:  # the record of what was shipped may go: runs are found by their tags
         (folder.root / "tracking.json").unlink()
-    _append(folder.trial("t0002"), 2)
+    append(folder.trial("t0002"), 2)
     assert _ship(folder, uri) == (5 if lost else 1)
-    runs = _runs(uri)
+    runs = runs_of(uri)
     client = mlflow.MlflowClient(uri)
     for key, epochs in {"t0001": 3, "t0002": 2}.items():
         history = client.get_metric_history(runs[key].info.run_id, "val_accuracy")
@@ -100,10 +92,10 @@ def test_shipping_again_doubles_nothing(folder: StudyFolder, uri: str, lost: boo
 def test_an_interrupted_trial_is_opened_again_and_finished(folder: StudyFolder, uri: str) -> None:
     _ship(folder, uri)
     for epoch in (2, 3):
-        _append(folder.trial("t0002"), epoch)
+        append(folder.trial("t0002"), epoch)
     folder.trial("t0002").end(Outcome("stopped", 3))
     _ship(folder, uri)
-    run = _runs(uri)["t0002"]
+    run = runs_of(uri)["t0002"]
     assert (run.info.status, run.data.tags["samtune.state"]) == ("FINISHED", "stopped")
 
 
@@ -111,7 +103,7 @@ def test_pending_counts_the_epochs_mlflow_has_not(folder: StudyFolder, uri: str)
     assert tracking.pending(folder.root) == 4
     _ship(folder, uri)
     assert tracking.pending(folder.root) == 0
-    _append(folder.trial("t0002"), 2)
+    append(folder.trial("t0002"), 2)
     assert tracking.pending(folder.root) == 1
 
 
@@ -119,28 +111,241 @@ def test_another_server_is_told_everything(folder: StudyFolder, uri: str, tmp_pa
     _ship(folder, uri)
     other = f"sqlite:///{tmp_path / 'other.db'}"
     assert _ship(folder, other) == 4
-    assert set(_runs(other)) == {"study", "t0001", "t0002"}
+    assert set(runs_of(other)) == {"study", "t0001", "t0002"}
     assert (read_json(folder.root / "tracking.json", dict) or {})["uri"] == other
 
 
-@pytest.mark.parametrize("content", ["[]", '{"trials": 3}', '{"trials": {"t0001": []}}'])
-def test_a_damaged_tracking_file_is_a_sentence(folder: StudyFolder, uri: str, content: str) -> None:
-    (folder.root / "tracking.json").write_text(content)
-    with pytest.raises(SamtuneError, match=r"tracking.json is damaged"):
-        tracking.sync(folder, uri)
-
-
-def test_a_deleted_experiment_is_explained(folder: StudyFolder, uri: str) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"trials": {"t0001": []}}', b"\xff"])
+def test_a_damaged_record_of_what_was_shipped_is_rebuilt(
+    folder: StudyFolder, uri: str, content: bytes | None
+) -> None:
     _ship(folder, uri)
+    record = folder.root / "tracking.json"
+    before = read_json(record, dict)
+    record.unlink() if content is None else record.write_bytes(content)
+    append(folder.trial("t0002"), 2)
+    assert tracking.sync(folder)[0] == 5
+    assert set(read_json(record, dict) or {}) == set(before or {})
+    runs = runs_of(uri)
+    assert [len(points_of(uri, runs[k], "val_accuracy")) for k in ("t0001", "t0002")] == [3, 2]
+
+
+def test_a_deleted_run_is_made_anew_with_all_its_points(folder: StudyFolder, uri: str) -> None:
+    shipper = Shipper(folder, uri)
+    shipper.ship()
+    client = mlflow.MlflowClient(uri)
+    client.delete_run(runs_of(uri)["t0002"].info.run_id)
+    append(folder.trial("t0001"), 4)
+    append(folder.trial("t0002"), 2)
+    while shipper.ship().failure:  # the first round finds out, the second looks again
+        pass
+    runs = runs_of(uri)
+    assert [len(points_of(uri, runs[k], "val_accuracy")) for k in ("t0001", "t0002")] == [4, 2]
+    assert runs["t0002"].data.params["sam.rho"] == "0.1"
+
+
+def test_sync_makes_up_for_every_run_that_was_deleted(folder: StudyFolder, uri: str) -> None:
+    tracking.sync(folder)
+    client = mlflow.MlflowClient(uri)
+    for run in runs_of(uri).values():
+        client.delete_run(run.info.run_id)
+    assert tracking.sync(folder)[0] == 4
+    runs = runs_of(uri)
+    assert set(runs) == {"study", "t0001", "t0002"}
+    assert runs["t0001"].data.tags["mlflow.parentRunId"] == runs["study"].info.run_id
+
+
+def test_a_deleted_experiment_comes_back_with_its_runs(folder: StudyFolder, uri: str) -> None:
+    shipper = Shipper(folder, uri)
+    shipper.ship()
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
-    with pytest.raises(SamtuneError, match="was deleted: restore it with `mlflow experiments"):
-        tracking.sync(folder, uri)
+    append(folder.trial("t0002"), 2)
+    while shipper.ship().failure:
+        pass
+    assert len(points_of(uri, runs_of(uri)["t0002"], "val_accuracy")) == 2
+    assert "had been deleted; it is restored" in report(folder.root).notes[0]
 
 
-def test_a_password_is_not_shown() -> None:
-    shown = tracking.without_password("postgresql://me:secret@host:5432/db")
-    assert shown == "postgresql://me:***@host:5432/db"
-    assert tracking.without_password("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
+def test_of_two_runs_of_one_trial_one_is_kept(folder: StudyFolder, uri: str) -> None:
+    _ship(folder, uri)
+    client = mlflow.MlflowClient(uri)
+    known = runs_of(uri)["t0002"]
+    for _ in range(2):  # what a request that was sent again leaves behind
+        client.create_run(known.info.experiment_id, tags=known.data.tags, start_time=1)
+    tracking.sync(folder)
+    assert runs_of(uri)["t0002"].info.run_id == known.info.run_id
+    append(folder.trial("t0002"), 2)
+    client.create_run(known.info.experiment_id, tags=known.data.tags, start_time=1)
+    (folder.root / "tracking.json").unlink()  # nobody knows any more which one had the points
+    tracking.sync(folder)
+    assert len(points_of(uri, runs_of(uri)["t0002"], "val_accuracy")) == 2
+
+
+def test_parameters_that_were_lost_on_the_way_are_sent_again(folder: StudyFolder, uri: str) -> None:
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("tiny")
+    tags = {"samtune.study_id": folder.manifest.study_id, "samtune.trial": "t0001"}
+    empty = client.create_run(experiment, tags=tags)
+    _ship(folder, uri)
+    run = runs_of(uri)["t0001"]
+    assert run.info.run_id == empty.info.run_id
+    assert run.data.params["sam.rho"] == "0.1"
+
+
+def test_epochs_trained_again_after_damage_replace_the_old_points(
+    folder: StudyFolder, uri: str
+) -> None:
+    _ship(folder, uri)
+    trial = folder.trial("t0001")
+    first, *_ = trial.journal.read_bytes().splitlines(keepends=True)
+    trial.journal.write_bytes(first)
+    for epoch in (2, 3):
+        metrics = {"val_accuracy": 0.9, "train_loss": 0.5}
+        Journal(trial.journal).append(Entry(2, 2, epoch, metrics, 0.5, T0 + 99_000, "s", "0"))
+    _ship(folder, uri)
+    points = points_of(uri, runs_of(uri)["t0001"], "val_accuracy")
+    assert points == [(1, 0.1, T0 + 1000), (2, 0.9, T0 + 99_000), (3, 0.9, T0 + 99_000)]
+
+
+def test_two_studies_of_one_name_are_told_apart(
+    folder: StudyFolder, uri: str, tmp_path: Path, study_config: Make
+) -> None:
+    _ship(folder, uri)
+    assert report(folder.root).notes == []
+    second = write_study(StudyFolder.create(tmp_path / "again", study_config()), {"t0001": 1})
+    _ship(second, uri)
+    (note,) = report(second.root).notes
+    assert f"tags.`samtune.study_id` = '{second.manifest.study_id}'" in note
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    mine = f"tags.`samtune.study_id` = '{second.manifest.study_id}'"
+    assert len(client.search_runs([experiment.experiment_id], mine)) == 2
+    assert len(client.search_runs([experiment.experiment_id])) == 5
+
+
+def test_a_folder_that_became_another_studys_is_left_alone(
+    folder: StudyFolder, uri: str, tmp_path: Path, study_config: Make
+) -> None:
+    shipper = Shipper(folder, uri)
+    shipper.ship()
+    folder.root.rename(tmp_path / "away")
+    write_study(StudyFolder.create(tmp_path, study_config()), {"t0001": 3})
+    with pytest.raises(ReplacedError):
+        shipper.ship()
+
+
+def test_a_model_that_cannot_be_logged_leaves_the_winner_as_it_was(
+    folder: StudyFolder, uri: str
+) -> None:
+    for _ in range(2):  # there are no weights on disk
+        _, found = tracking.sync(folder)
+        assert found.missing == ""
+        assert [n for n in found.notes if "not registered" in n] == found.notes
+        assert "t0001 has no best weights on disk" in found.notes[0]
+        info = runs_of(uri)["t0001"].info
+        assert (info.status, info.end_time) == ("FINISHED", T0 + 3000)
+
+
+class Shy(nn.Module):
+    """A small net that can refuse to be traced."""
+
+    refuses: bool = False
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if Shy.refuses:
+            raise RuntimeError("no tracing of this one")
+        logits: Tensor = self.net(images)
+        return logits
+
+
+if "shy" not in MODELS:
+    register_model("shy")(Shy)
+
+
+def test_a_model_that_cannot_be_exported_is_tried_again_by_sync(
+    uri: str, tmp_path: Path, study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = study_config(
+        ("name: wide_resnet, depth: 10, width_factor: 1", "name: shy"),
+        ("epochs: 3, batch_size: 400", "epochs: 1, batch_size: 1200"),
+    )
+    for _ in train_single(config, "trained", tmp_path):
+        pass
+    folder = StudyFolder.open(tmp_path, "trained")
+    monkeypatch.setattr(Shy, "refuses", True)
+    _, found = tracking.sync(folder)
+    (note,) = found.notes
+    assert note.startswith("MLflow: the best trial's model is not registered: ")
+    before = runs_of(uri, "trained")["t0001"].info
+    assert before.status == "FINISHED"
+
+    monkeypatch.setattr(Shy, "refuses", False)
+    _, found = tracking.sync(folder)
+    assert found.notes == []
+    after = runs_of(uri, "trained")["t0001"].info
+    assert (after.status, after.end_time) == ("FINISHED", before.end_time)
+    client = mlflow.MlflowClient(uri)
+    assert client.get_model_version_by_alias("trained", "champion").run_id == after.run_id
+
+    (folder.root / "tracking.json").unlink()
+    tracking.sync(folder)
+    assert len(client.search_model_versions("name = 'trained'")) == 1
+
+
+def test_names_and_values_that_mlflow_does_not_take_are_made_to_fit(
+    folder: StudyFolder, uri: str
+) -> None:
+    trial = folder.trial("t0002")
+    many = {f"class_{i:04d}": i / 7 for i in range(1200)}
+    odd = {"loss#2": 1.0, "loss_2": 2.0, "../up": 3.0, "x" * 300: 4.0}
+    append(trial, 2, **many, **odd)
+    _ship(folder, uri)
+    metrics = runs_of(uri)["t0002"].data.metrics
+    assert {f"class_{i:04d}" for i in range(1200)} <= set(metrics)
+    assert (metrics["loss_2"], metrics["loss_2_2"], metrics["x" * 250]) == (2.0, 1.0, 4.0)
+    assert 3.0 in metrics.values()
+
+
+def test_a_parameter_that_is_too_long_says_so() -> None:
+    (param,) = fields.params({"dataset": {"folders": ["a" * 7000]}})
+    assert len(param.value) == 6000
+    assert param.value.endswith("... (7004 characters, whole in study.yaml)")
+
+
+def test_an_idle_round_reads_no_journal_and_asks_mlflow_nothing(
+    folder: StudyFolder, uri: str
+) -> None:
+    shipper = Shipper(folder, uri)
+    assert shipper.ship().sent == 4
+    opened: list[str] = []
+    _WATCHERS.append(lambda path: opened.append(path))
+    try:
+        assert shipper.ship() == Round()
+        assert [p for p in opened if "trials/" in p or p.endswith("mlflow.db")] == []
+        append(folder.trial("t0002"), 2)
+        opened.clear()
+        assert shipper.ship().sent == 1
+    finally:
+        _WATCHERS.clear()
+    journals = {Path(p).parent.name for p in opened if p.endswith("epochs.jsonl")}
+    assert journals == {"t0002"}
+
+
+_WATCHERS: list[Callable[[str], None]] = []
+
+
+def _on_event(event: str, args: tuple[object, ...]) -> None:
+    if event == "open" and _WATCHERS and isinstance(args[0], str | bytes | Path):
+        for watch in _WATCHERS:
+            watch(str(args[0]))
+
+
+sys.addaudithook(_on_event)

@@ -1,0 +1,83 @@
+"""The best trial's model in MLflow's registry."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from samtune.study.study import Trial
+from samtune.tracking.redaction import redacted
+from samtune.tracking.runs import STUDY_TAG, TRIAL_TAG, sent_once
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EPOCH_TAG = "samtune.epoch"
+
+
+def register(
+    client: MlflowClient, uri: str, registry_uri: str, best: Trial, run_id: str, name: str
+) -> None:
+    """Logs the trial's model and points the alias `champion` of the registered model at it.
+
+    Args:
+        run_id: the trial's run; its state is left as it is.
+        name: what the registered model is called.
+    """
+    import mlflow
+
+    assert best.selected_epoch is not None
+    tags = {
+        STUDY_TAG: client.get_run(run_id).data.tags[STUDY_TAG],
+        TRIAL_TAG: best.key,
+        EPOCH_TAG: str(best.selected_epoch.epoch),
+    }
+    version = _registered(client, name, tags)
+    if version is None:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(registry_uri)
+        version = _log(best, run_id, name, tags)
+    client.set_registered_model_alias(name, "champion", version)
+
+
+def _registered(client: MlflowClient, name: str, tags: dict[str, str]) -> str | None:
+    """The version with these tags: an earlier try may have made it and never heard of it."""
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if tags.items() <= version.tags.items():
+            return str(version.version)
+    return None
+
+
+def _log(best: Trial, run_id: str, name: str, tags: dict[str, str]) -> str:
+    import mlflow.pytorch
+    import torch
+    from mlflow.models import Model
+
+    from samtune.study.weights import load_trained
+
+    trained = load_trained(best)
+    images, _ = next(iter(trained.data.val_batches(2, torch.device("cpu")).in_order()))
+    with sent_once():
+        # Not inside `mlflow.start_run`, which would end the run anew: FINISHED, or FAILED where
+        # the model cannot be logged.
+        logged = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pytorch,
+            run_id=run_id,
+            pytorch_model=trained.model,
+            # Two images: an example of one would fix the batch size at one.
+            input_example=images.contiguous().numpy(),
+            registered_model_name=name,
+            pip_requirements=_requirements(),
+            metadata={"samtune": json.dumps(redacted(trained.recipe))},
+            tags=tags,
+            serialization_format="pt2",  # no pickle
+        )
+    return str(logged.registered_model_version)
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"torch=={version('torch')}", f"numpy=={version('numpy')}"]

@@ -1,0 +1,200 @@
+"""Writes one study's trials, and what is said of all of them, into their runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from samtune.config.schema import StudyConfig
+from samtune.config.study_file import to_yaml
+from samtune.config.yaml_reader import read_yaml
+from samtune.study.journal import Entry, now_ms
+from samtune.study.study import Study, Trial
+from samtune.tracking import fields
+from samtune.tracking.faults import is_about_content, words
+from samtune.tracking.records import Shipped, ShippedRun, run_status
+from samtune.tracking.redaction import redacted, without_password
+from samtune.tracking.runs import PARENT, PARENT_TAG, Runs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+METRICS_PER_BATCH = 1000  # the server's own limits
+PARAMS_PER_BATCH = 100
+RUN_STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "stopped": "FINISHED",
+    "diverged": "FAILED",
+    "out_of_memory": "FAILED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
+
+
+class Writer:
+    """Writes a study's runs, knowing what they hold by `shipped` and a survey of MLflow.
+
+    Args:
+        found: the runs that MLflow has, by trial.
+
+    Attributes:
+        fresh: whether `found` is of this very round, so that a refusal is about what was sent.
+    """
+
+    def __init__(self, runs: Runs, shipped: Shipped, found: dict[str, Run]) -> None:
+        self.client: MlflowClient = runs.client
+        self.runs = runs
+        self.shipped = shipped
+        self.found = found
+        self.fresh = True
+
+    def trial(self, trial: Trial, parent: str) -> int:
+        """Brings a trial's run to where its journal is; returns how many epochs went."""
+        record = self.shipped.trials.setdefault(trial.key, ShippedRun())
+        if record.run_id and record.contradicts(trial):
+            # The journal lost epochs to damage, and they were trained again: points cannot go.
+            self.client.delete_run(record.run_id)
+            record.reset()
+            self.found.pop(trial.key, None)
+        run = self._run(
+            trial.key,
+            f"{trial.key} baseline" if trial.is_baseline else trial.key,
+            fields.started_ms(trial),
+            parent,
+        )
+        record.run_id = run.info.run_id
+        self._params(run, record, trial.config.model_dump(mode="json"))
+        fresh = trial.epochs[record.epochs :]
+        self._epochs(record, fresh)
+        record.epochs = len(trial.epochs)
+        record.last_ms = trial.epochs[-1].time_ms if trial.epochs else 0
+        if record.state != trial.state or (fresh and trial.outcome):
+            self._state(run, trial)
+            record.state = trial.state
+        return len(fresh)
+
+    def parent(self, study: Study) -> str:
+        """The id of the study's own run, with its parameters."""
+        start = min((fields.started_ms(trial) for trial in study.trials), default=now_ms())
+        begun = datetime.fromtimestamp(start / 1000, UTC)
+        is_new = PARENT not in self.found
+        # The time in its name tells it from a study of this name that was deleted.
+        run = self._run(PARENT, f"{study.name} {begun:%Y-%m-%d %H:%M}", start, "")
+        if is_new and self.runs.other_studies():
+            self.shipped.add_note(
+                f"MLflow: experiment {study.name!r} also holds an earlier study of this name; "
+                f"the runs of this one are those with tags.`samtune.study_id` = "
+                f"'{self.runs.study_id}', under {run.info.run_name!r}"
+            )
+        self.shipped.parent.run_id = run.info.run_id
+        self._params(
+            run,
+            self.shipped.parent,
+            study.config.model_dump(include={"trial", "study"}, mode="json"),
+        )
+        return str(run.info.run_id)
+
+    def summary(self, study: Study) -> None:
+        """The study's state, its best trial and its baseline, in its own run."""
+        from mlflow.entities import Metric
+
+        best, baseline = study.best, study.baseline
+        status = run_status(study)
+        summary: dict[str, Any] = {"status": status, "best": best and [best.key, best.value]}
+        if self.shipped.summary == summary:
+            return
+        run = self.found[PARENT]
+        if best and best.selected_epoch and best.value is not None:
+            when = best.selected_epoch.time_ms
+            points = [Metric(f"best_{study.metric}", best.value, when, 0)]
+            if baseline and baseline.value is not None:
+                points.append(Metric(f"baseline_{study.metric}", baseline.value, when, 0))
+            self._points(run.info.run_id, points)
+            self.client.set_tag(run.info.run_id, "samtune.best_trial", best.key)
+        ends = [fields.ended_ms(trial) for trial in study.trials]
+        self._status(run, status, max(ends, default=now_ms()))
+        self.shipped.summary = summary
+
+    def study_file(self, study: Study) -> None:
+        """The resolved study file, without its secrets, as an artifact of the study's run."""
+        raw = redacted(read_yaml(study.folder.root / "study.yaml").value)
+        text = to_yaml(StudyConfig.model_validate(raw))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self.shipped.study_file != digest:
+            self.client.log_text(self.shipped.parent.run_id, text, "study.yaml")
+            self.shipped.study_file = digest
+
+    def _run(self, key: str, name: str, start_ms: int, parent: str) -> Run:
+        run = self.found.get(key) or self.runs.find(key)
+        if run is None:
+            run = self.runs.create(key, name, start_ms, parent)
+        elif parent and run.data.tags.get(PARENT_TAG) != parent:
+            self.client.set_tag(run.info.run_id, PARENT_TAG, parent)
+        self.found[key] = run
+        return run
+
+    def _params(self, run: Run, record: ShippedRun, settings: dict[str, Any]) -> None:
+        """Those it does not have: MLflow never lets one change, however a study is extended."""
+        if record.params:
+            return
+        params = [p for p in fields.params(settings) if p.key not in run.data.params]
+        for start in range(0, len(params), PARAMS_PER_BATCH):
+            with self._set_aside(record, "parameters"):
+                batch = params[start : start + PARAMS_PER_BATCH]
+                self.client.log_batch(run.info.run_id, params=batch)
+        record.params = True
+
+    def _epochs(self, record: ShippedRun, fresh: Sequence[Entry]) -> None:
+        try:
+            self._points(record.run_id, fields.points(fresh))
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
+            for entry in fresh:  # one of them is not wanted: the others need not wait for it
+                with self._set_aside(record, f"epoch {entry.epoch}"):
+                    self._points(record.run_id, fields.points([entry]))
+
+    @contextmanager
+    def _set_aside(self, record: ShippedRun, name: str) -> Iterator[None]:
+        """Notes what MLflow refuses, so that the rest goes on."""
+        try:
+            yield
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
+            record.refused[name] = without_password(words(error))
+
+    def _is_refused(self, error: Exception) -> bool:
+        # A run that was deleted since the survey refuses everything in the same way.
+        return self.fresh and is_about_content(error)
+
+    def _points(self, run_id: str, points: list[Metric]) -> None:
+        for start in range(0, len(points), METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
+
+    def _state(self, run: Run, trial: Trial) -> None:
+        from mlflow.entities import Metric
+
+        run_id = run.info.run_id
+        best = trial.best_epoch
+        if best and trial.outcome:
+            value = best.metrics[trial.metric]
+            self._points(run_id, [Metric(f"best_{trial.metric}", value, best.time_ms, best.epoch)])
+        self.client.set_tag(run_id, "samtune.state", trial.state)
+        if trial.outcome and trial.outcome.reason:
+            reason = without_password(trial.outcome.reason)
+            self.client.set_tag(run_id, "samtune.reason", fields.tag(reason))
+        self._status(run, RUN_STATUS[trial.state], fields.ended_ms(trial))
+
+    def _status(self, run: Run, status: str, end_ms: int) -> None:
+        if status == "RUNNING":
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            # Two machines' clocks may differ; a run that ends before it starts helps nobody.
+            end_ms = max(end_ms, run.info.start_time)
+            self.client.set_terminated(run.info.run_id, status, end_time=end_ms)
