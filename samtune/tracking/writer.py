@@ -68,7 +68,11 @@ class Writer:
             parent,
         )
         record.run_id = run.info.run_id
-        self._params(run, record, trial.config.model_dump(mode="json"))
+        settings = trial.config.model_dump(mode="json")
+        settings["training"]["precision"] = trial.precision
+        if not trial.epochs:
+            del settings["training"]["precision"]  # what `auto` comes to, the worker tells
+        self._params(run, record, settings, complete=bool(trial.epochs))
         fresh = trial.epochs[record.epochs :]
         self._epochs(record, fresh)
         record.epochs = len(trial.epochs)
@@ -138,8 +142,14 @@ class Writer:
         self.found[key] = run
         return run
 
-    def _params(self, run: Run, record: ShippedRun, settings: dict[str, Any]) -> None:
-        """Those it does not have: MLflow never lets one change, however a study is extended."""
+    def _params(
+        self, run: Run, record: ShippedRun, settings: dict[str, Any], *, complete: bool = True
+    ) -> None:
+        """Those it does not have: MLflow never lets one change, however a study is extended.
+
+        Args:
+            complete: whether these are all that there will be.
+        """
         if record.params:
             return
         params = [p for p in fields.params(settings) if p.key not in run.data.params]
@@ -147,7 +157,7 @@ class Writer:
             with self._set_aside(record, "parameters"):
                 batch = params[start : start + PARAMS_PER_BATCH]
                 self.client.log_batch(run.info.run_id, params=batch)
-        record.params = True
+        record.params = complete
 
     def _epochs(self, record: ShippedRun, fresh: Sequence[Entry]) -> None:
         try:
