@@ -11,6 +11,7 @@ from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
+from samtune.study.journal import Journal
 from samtune.study.trial_folder import trial_key
 from samtune.study.trial_run import Progress, run_trial
 
@@ -37,5 +38,6 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
         trial = folder.trial(trial_key(1))
-        trial.hand_out(record_of(single, trial.key, {}), session)
+        if trial.checked_outcome(len(Journal(trial.journal).epochs()))[0] is None:
+            trial.hand_out(record_of(single, trial.key, {}), session)
         yield from run_trial(trial, session, device=device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import SamtuneError
+from samtune.study.journal import Entry
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
@@ -61,8 +61,6 @@ class TrainedModel:
 class _About:
     """What the best weights' file says of them."""
 
-    epoch: int
-    metrics: dict[str, float]
     device: str
 
 
@@ -73,16 +71,12 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         threads: what a trial of the study trains with on a CPU.
 
     Raises:
-        SamtuneError: the trial has no weights on disk.
+        SamtuneError: the trial has no weights on disk, or they are not what was written.
     """
-    if trial.select == "best":
-        try:
-            weights, about = load_weights(trial.folder.best_weights, _About)
-        except (OSError, ValueError) as error:
-            raise SamtuneError(f"trial {trial.key} has no best weights on disk: {error}") from error
-        epoch, metrics, device = about.epoch, about.metrics, about.device
-    else:
-        weights, epoch, metrics, device = _last_weights(trial)
+    entry = trial.selected_epoch
+    if entry is None:
+        raise SamtuneError(f"trial {trial.key} has no finished epoch, hence no weights")
+    weights, device = _weights(trial, entry)
     config = trial.config
     data = load_dataset(config.dataset.name, **config.dataset.params)
     model = new_model(config, data)
@@ -98,13 +92,24 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         **config.model.params,
     }
     return TrainedModel(
-        trial.key, epoch, model.eval(), recipe, metrics, config, data, device, threads
+        trial.key, entry.epoch, model.eval(), recipe, entry.metrics, config, data, device, threads
     )
 
 
-def _last_weights(trial: Trial) -> tuple[dict[str, Any], int, dict[str, float], str]:
-    last = trial.last_epoch
-    state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
-    if last is None or state is None:
-        raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
-    return state["model"], last.epoch, last.metrics, state["device"]
+def _weights(trial: Trial, entry: Entry) -> tuple[dict[str, Any], str]:
+    """The weights after this epoch, and where they were trained.
+
+    They are in a file of their own where they were the best so far, and in the training state as
+    long as that is kept.
+    """
+    if trial.folder.is_whole(entry.weights, entry.weights_sha256):
+        weights, about = load_weights(trial.folder.file(entry.weights), _About)
+        return weights, about.device
+    state = load_state(trial.folder.file(entry.state), entry.sha256)
+    if state is None:
+        raise SamtuneError(
+            f"{trial.folder.file(entry.weights or entry.state)}, the weights of trial {trial.key} "
+            f"after epoch {entry.epoch}, are damaged or gone; restore the file from a backup, or "
+            "take another trial"
+        )
+    return state["model"], state["device"]

@@ -42,11 +42,13 @@ def load_state(path: Path, sha256: str) -> dict[str, Any] | None:
     return state
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Writes weights as safetensors, with `about` as JSON in the header."""
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Writes weights as safetensors, with `about` as JSON in the header; returns the sha256."""
     # Cloned, since safetensors refuses tied weights that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    write_atomically(path, to_safetensors(tensors, {"samtune": json.dumps(about)}))
+    content = to_safetensors(tensors, {"samtune": json.dumps(about)})
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_weights(path: Path, shape: type[T]) -> tuple[dict[str, Tensor], T]:

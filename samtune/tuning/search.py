@@ -62,7 +62,7 @@ class Search:
         for trial in known:
             self._recall(trial)
         self._unfinished = deque(t for t in known if t.outcome is None)
-        self._next_number = 1 + max((int(t.key[1:]) for t in known), default=0)
+        self._next_number = folder.next_number()
         self._new = max(0, config.wanted_trials - len(sampled))
         self._baseline_due = config.study.baseline and len(sampled) == len(known)
 
@@ -136,7 +136,7 @@ class Search:
             self.folder.check_session(self.session)
             folder = self.folder.trial(key)
             outcome = folder.outcome() or outcome  # a worker may have died after writing its own
-            folder.end(outcome)
+            folder.end(outcome, self.session)
         if outcome.state in ("failed", "out_of_memory"):
             self.failed += 1
         value = self._selected(key)

@@ -80,7 +80,7 @@ class TrialActor(tune.Trainable):
 
         from samtune.study.trial_run import run_trial
 
-        folder = StudyFolder(Path(config["study"])).trial(config["key"])
+        folder = StudyFolder(Path(config["study"]), config["study_id"]).trial(config["key"])
         self._log = folder.log
         sys.argv[0] = f"samtune {folder.key}"
         device = torch.device("cuda" if config["gpus"] else "cpu")
