@@ -33,11 +33,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
-        with naming(path), open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -45,13 +46,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an `OSError` that names no file this one: a full disk says no more than that it is."""
+    """Says in an `OSError` what was to be written: a full disk alone says only that it is full."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-        raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def set_aside(path: Path) -> Path:
@@ -76,7 +75,8 @@ def sync_folder(folder: Path) -> None:
     """Makes renames and new names in this folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -43,7 +43,7 @@ def examine(storage: Path, name: str) -> list[Damage]:
 def _examine_trial(trial: Trial, study: Study) -> Iterator[Damage]:
     folder, where = trial.folder, f"trials/{trial.key}"
     if late := Journal(folder.journal).read().late:
-        found = f"holds {late} lines of workers that were held up"
+        found = f"holds lines of workers that were held up ({late})"
         yield Damage(f"{where}/epochs.jsonl", found, "they do not count", is_harmless=True)
     if trial.session > study.session:
         found = f"is of session {trial.session}, but manifest.json knows {study.session} sessions"

@@ -173,14 +173,11 @@ class Study:
         history = Journal(folder.journal).read()
         epochs = history.epochs()
         if history.damage:
-            count = f"the {len(epochs)} epochs before it count"
-            self.damage.append(
-                Damage(
-                    f"{where}/epochs.jsonl",
-                    f"is damaged: {history.damage}",
-                    f"{count}, and `samtune resume` trains later ones again",
-                )
+            remedy = (
+                f"it counts up to epoch {len(epochs)}; `samtune resume` trains later ones again"
             )
+            found = f"is damaged: {history.damage}"
+            self.damage.append(Damage(f"{where}/epochs.jsonl", found, remedy))
         outcome, wrong = folder.checked_outcome(len(epochs), record)
         if wrong:
             remedy = "`samtune resume` goes on with the trial"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +103,11 @@ def _weights(trial: Trial, entry: Entry) -> tuple[dict[str, Any], str]:
     They are in a file of their own where they were the best so far, and in the training state as
     long as that is kept.
     """
-    if trial.folder.is_whole(entry.weights, entry.weights_sha256):
-        weights, about = load_weights(trial.folder.file(entry.weights), _About)
-        return weights, about.device
+    if entry.weights:
+        path = trial.folder.file(entry.weights)
+        with contextlib.suppress(OSError, ValueError):
+            weights, about = load_weights(path, _About, entry.weights_sha256)
+            return weights, about.device
     state = load_state(trial.folder.file(entry.state), entry.sha256)
     if state is None:
         raise SamtuneError(

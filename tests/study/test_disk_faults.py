@@ -109,6 +109,16 @@ def test_killed_inside_any_writes_it_ends_as_if_never_stopped(
     assert not trial.leftovers() or last[0].replayed
 
 
+def test_an_epochs_files_are_on_the_disk_before_its_line_and_that_before_it_is_told(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    with Disk(0, _nothing).watched() as disk:
+        next(run_trial(trial, 1, device=CPU, data=digits))
+    begin, state, best = ["write"], ["fsync", "replace"], ["fsync", "replace"]
+    names, line = ["fsync"], ["write", "fsync"]
+    assert disk.done == [*begin, *state, *best, *names, *line]
+
+
 def test_every_single_operation_may_be_the_last(
     trial: TrialFolder, digits: DataSplits, undisturbed: list[Shape], operations: list[str]
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from samtune.errors import FencedError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
 from samtune.study.study import Study
-from samtune.study.trial_folder import TrialFolder
+from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
 from tests.study.saboteur import CPU, Killed, Saboteur, curve, run
@@ -120,6 +122,125 @@ def test_a_newer_session_stops_the_older_worker_before_it_writes(
         next(progress)
     assert trial.journal.read_bytes() == written
     assert sorted(p.name for p in trial.root.iterdir()) == files
+
+
+def test_moved_and_with_the_clock_set_back_it_goes_on_as_if_nothing_were(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress = run_trial(trial, 1, device=CPU, data=digits)
+    for _ in range(3):
+        next(progress)
+    progress.close()
+    (tmp_path / "elsewhere").mkdir()
+    trial.root.parent.parent.rename(tmp_path / "elsewhere/renamed")
+    moved = StudyFolder(tmp_path / "elsewhere/renamed").trial("t0001")
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    after = run(moved, digits)
+    assert curve(after) == undisturbed
+    assert [p.replayed for p in after if p.metrics] == [True] * 3 + [False] * 2
+    times = [entry.time_ms for entry in Journal(moved.journal).epochs()]
+    assert times[2] > times[3] == 0
+
+
+def _take_over(trial: TrialFolder) -> None:
+    record = trial.record()
+    assert record is not None
+    trial.hand_out(record, 2)
+
+
+def test_an_older_session_says_no_more_how_the_trial_ended(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    def taken_over_and_broken(_: Tensor) -> Tensor:
+        _take_over(trial)
+        raise ValueError("a failure of the old worker")
+
+    Saboteur.at_pass, Saboteur.deed = 3, staticmethod(taken_over_and_broken)
+    with pytest.raises(FencedError):
+        run(trial, digits)
+    assert not (trial.root / "outcome.json").exists()
+
+    progress = run_trial(trial, 2, device=CPU, data=digits)
+    while next(progress).epoch < 5:
+        pass
+    record = trial.record()
+    assert record is not None
+    trial.hand_out(record, 3)
+    with pytest.raises(FencedError):
+        next(progress)
+    assert not (trial.root / "outcome.json").exists()
+
+
+def test_an_outcome_written_too_late_does_not_count(trial: TrialFolder, digits: DataSplits) -> None:
+    trial.end(Outcome("failed", 1, "a worker that was held up"), 1)
+    assert trial.outcome() is not None
+    _take_over(trial)
+    assert trial.outcome() is None
+    assert run(trial, digits, session=2)[-1].outcome == Outcome("finished", 5)
+    with pytest.raises(FencedError):
+        trial.end(Outcome("stopped", 1), 1)
+    assert trial.outcome() == Outcome("finished", 5)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"state":"finished","epoch":9,"reason":"","session":1}'], ids=["empty", "more"]
+)
+def test_an_outcome_that_does_not_hold_is_kept_beside_and_the_trial_goes_on(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    content: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    progress = run_trial(trial, 1, device=CPU, data=digits)
+    next(progress)
+    progress.close()
+    (trial.root / "outcome.json").write_text(content)
+    after = run(trial, digits)
+    assert curve(after) == undisturbed
+    assert after[-1].outcome == trial.outcome() == Outcome("finished", 5)
+    assert (trial.root / "outcome.json.damaged-1").read_text() == content
+    assert "outcome.json" in capfd.readouterr().err
+
+
+def test_a_damaged_journal_costs_epochs_but_no_result(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run(trial, digits)
+    raw = trial.journal.read_bytes()
+    lines = raw.splitlines(keepends=True)
+    trial.journal.write_bytes(b"".join([*lines[:3], *lines[4:]]))  # epoch 3's is gone
+    after = run(trial, digits)
+    assert [p.replayed for p in after if p.metrics] == [True, True, False, False, False]
+    assert curve(after) == undisturbed
+    assert after[-1].outcome == Outcome("finished", 5)
+    assert "line 4 does not follow the line before it" in capfd.readouterr().err
+    assert trial.journal.with_name("epochs.jsonl.damaged-1").exists()
+    assert [e.metrics for e in Journal(trial.journal).epochs()] == undisturbed
+
+
+def test_best_weights_that_were_lost_are_written_again_on_the_way(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    run(trial, digits)
+    best = max(Journal(trial.journal).epochs(), key=lambda e: e.metrics["val_accuracy"])
+    weights, _ = load_weights(trial.file(best.weights), dict)
+    for path, _ in trial.checkpoints():
+        path.write_bytes(b"")
+    (trial.root / "outcome.json").unlink()
+    run(trial, digits)
+    again = Journal(trial.journal).epochs()[best.epoch - 1]
+    assert again.metrics == best.metrics
+    assert trial.is_whole(again.weights, again.weights_sha256)
+    rewritten, _ = load_weights(trial.file(again.weights), dict)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in rewritten.items())
 
 
 def test_a_diverged_trial_keeps_its_epochs_and_its_best(
