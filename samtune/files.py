@@ -23,21 +23,30 @@ TEMPORARY = ".tmp-"  # what the names of half-written files begin with
 _adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(
+    path: Path, content: bytes, may_replace: Callable[[], None] | None = None
+) -> None:
     """Replaces `path` by `content` in one step: readers and crashes see the old or the new.
 
     The content is on the disk when this returns; `sync_folder` makes the name so too.
+
+    Args:
+        may_replace: is called once the content lies in a temporary file, and raises where `path`
+            must stay as it is. Who then takes the folder over and removes temporary files can be
+            sure that nothing asked for before is renamed any more.
 
     Raises:
         OSError: it cannot be written; its `filename` is `path`, which is as it was.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
+        with naming(path), open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if may_replace:
+            may_replace()
         with naming(path):
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -81,9 +90,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` atomically by readable JSON."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, may_replace: Callable[[], None] | None = None) -> None:
+    """Replaces `path` by readable JSON, as `write_atomically` does."""
+    content = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+    write_atomically(path, content, may_replace)
 
 
 def read_json(path: Path, shape: type[T]) -> T | None:

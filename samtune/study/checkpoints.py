@@ -40,8 +40,6 @@ class Checkpoints:
         self._best_is_whole = best is not None and folder.is_whole(
             best.weights, best.weights_sha256
         )
-        for path in folder.leftovers():
-            path.unlink(missing_ok=True)
 
     def write(self, state: TrainingState, result: EpochResult) -> bool:
         """Writes down an epoch; returns whether it is new, not one that was trained again.

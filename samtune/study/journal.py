@@ -317,18 +317,19 @@ def _history(raw: bytes) -> History:
             damage = "" if is_tail else f"line {number} is damaged"
             break
         entry, checksum = decoded
+        by, is_owner = entry.by, entry.by == owner
         follows = entry.previous == head and entry.epoch <= epoch + 1
         begins = entry.epoch == 0 and entry.previous in counted
         if checksum in counted:
             pass  # a line twice says nothing new
-        elif entry.by != owner and entry.by[:2] <= owner[:2]:
+        elif not is_owner and by[:2] <= owner[:2]:
             late += 1
-        elif not (follows if entry.by == owner else begins):
+        elif not (follows if is_owner else begins):
             damage = f"line {number} does not follow the line before it: a line is gone there"
             break
         else:
             counted.add(checksum)
-            owner, head = entry.by, checksum
+            owner, head = by, checksum
             if entry.epoch:
                 lines.append(entry)
                 epoch = max(epoch, entry.epoch)

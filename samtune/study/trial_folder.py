@@ -11,7 +11,7 @@ from typing import Literal
 from samtune.config.schema import TrialRecord
 from samtune.errors import DamagedFileError, FencedError
 from samtune.files import TEMPORARY, read_json, set_aside, sha256_of, sync_folder, write_json
-from samtune.study.journal import Attempt
+from samtune.study.journal import Attempt, Journal
 from samtune.study.manifest import Manifest
 
 BASELINE_KEY = "t0000"
@@ -100,6 +100,11 @@ class TrialFolder:
         """What was being written when somebody was killed."""
         return sorted(self.root.glob(f"{TEMPORARY}*"))
 
+    def remove_leftovers(self) -> None:
+        """Removes them, so that what a worker held up is just writing gets no name any more."""
+        for path in self.leftovers():
+            path.unlink(missing_ok=True)
+
     def hand_out(self, record: TrialRecord, session: int) -> None:
         """Creates the trial, or gives it out again under a newer session.
 
@@ -130,21 +135,28 @@ class TrialFolder:
         if max(record.session, study.session if study else 0) > session:
             raise FencedError(f"{self.key} was handed out again; session {session} is over")
 
-    def end(self, outcome: Outcome, session: int | None = None) -> None:
+    def end(
+        self, outcome: Outcome, session: int | None = None, attempt: Attempt | None = None
+    ) -> None:
         """Writes down how the trial ended.
 
         Args:
             session: who says so; None is the session the trial was last handed out under.
+            attempt: which of its attempts says so; None is the driver.
 
         Raises:
-            FencedError: the trial is not this session's any more.
+            FencedError: the trial is not theirs any more.
         """
-        if session is None:
-            record = self.record()
-            session = record.session if record else 0
-        else:
-            self.check_session(session)
-        write_json(self.root / "outcome.json", {**asdict(outcome), "session": session})
+
+        def check() -> None:
+            if session is not None:
+                self.check_session(session)
+            if attempt is not None:
+                Journal(self.journal).check(attempt)
+
+        record = self.record() if session is None else None
+        by = record.session if record else session or 0
+        write_json(self.root / "outcome.json", {**asdict(outcome), "session": by}, check)
 
     def outcome(self, record: TrialRecord | None = None) -> Outcome | None:
         """How the trial ended, or None while it has not.

@@ -74,6 +74,8 @@ def run_trial(
         aside = folder.set_outcome_aside()
         print(f"outcome.json {wrong}; it is kept as {aside.name}", file=sys.stderr)
     attempt = None if outcome else journal.begin(session)
+    if attempt:
+        folder.remove_leftovers()
     for entry in journal.epochs():
         yield Progress(entry.epoch, entry.metrics, entry.duration_s, replayed=True)
     if attempt:
@@ -83,8 +85,7 @@ def run_trial(
             outcome = _outcome_of("out_of_memory", error, journal)
         except _TrialCodeError as failed:
             outcome = _outcome_of("failed", failed.cause, journal)
-        journal.check(attempt)
-        folder.end(outcome, session)
+        folder.end(outcome, session, attempt)
     assert outcome is not None
     yield Progress(outcome.epoch, outcome=outcome)
 

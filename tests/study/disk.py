@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -28,12 +29,14 @@ class Disk:
         self.is_dead = False
         self.fails_with: int | None = None
         self._originals = {name: getattr(os, name) for name in OPERATIONS}
+        self._originals["open"] = open
         self._in_deed = False
 
     @contextmanager
     def watched(self) -> Iterator[Disk]:
         """While the body runs, the disk is watched."""
         patches = [patch.object(os, name, self._operation(name)) for name in OPERATIONS]
+        patches.append(patch.object(builtins, "open", self._operation("open")))
         for each in patches:
             each.start()
         try:
@@ -45,7 +48,8 @@ class Disk:
     def _operation(self, name: str) -> Callable[..., Any]:
         def operation(*args: Any, **kwargs: Any) -> Any:
             original = self._originals[name]
-            if self._in_deed:
+            only_reads = name == "open" and not {*"wa+"} & {*"".join(map(str, args[1:2]))}
+            if self._in_deed or only_reads:
                 return original(*args, **kwargs)
             if self.is_dead:
                 raise Killed

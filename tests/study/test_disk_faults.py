@@ -114,9 +114,13 @@ def test_an_epochs_files_are_on_the_disk_before_its_line_and_that_before_it_is_t
 ) -> None:
     with Disk(0, _nothing).watched() as disk:
         next(run_trial(trial, 1, device=CPU, data=digits))
-    begin, state, best = ["write"], ["fsync", "replace"], ["fsync", "replace"]
-    names, line = ["fsync"], ["write", "fsync"]
-    assert disk.done == [*begin, *state, *best, *names, *line]
+    begin, file, names, line = (
+        ["write"],
+        ["open", "fsync", "replace"],
+        ["fsync"],
+        ["write", "fsync"],
+    )
+    assert disk.done == [*begin, *file, *file, *names, *line]  # the state's file, the weights' file
 
 
 def test_every_single_operation_may_be_the_last(
