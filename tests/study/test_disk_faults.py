@@ -174,9 +174,24 @@ def test_a_worker_held_up_inside_any_write_changes_nothing_any_more(
         assert best is not None
         assert isinstance(was, tuple)
         assert best[1] == was[1], where
+        for entry in Journal(trial.journal).epochs()[-2:]:
+            assert trial.is_whole(entry.state, entry.sha256), where
         study = _study(trial)
         assert study.damage == [], where
         assert study.trial(trial.key).state == "finished"
+
+
+def test_an_attempt_removes_older_ones_files_and_leaves_newer_ones(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    names = ["state-00009-a1.pt", "best-00009-a1-0f.safetensors", ".tmp-0"]
+    newer = ["state-00009-a7-0f.pt", "best-00001-a7.safetensors"]
+    for name in (*names, *newer, "state-of-mine.pt"):
+        (trial.root / name).write_bytes(b"")
+    run(trial, digits)
+    left = {path.name for path in trial.root.iterdir()}
+    assert not left & set(names)
+    assert {*newer, "state-of-mine.pt"} <= left
 
 
 def test_another_attempt_of_the_same_session_is_fenced_alike(

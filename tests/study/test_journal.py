@@ -230,6 +230,26 @@ def test_an_append_is_forced_to_the_disk_before_it_returns(
     assert synced[-1][1] == whole
 
 
+def test_a_worker_that_is_taken_over_in_the_middle_of_a_write_learns_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "epochs.jsonl"
+    old = Journal(path)
+    first = old.begin(1)
+    write = os.write
+
+    def held_up(descriptor: int, content: bytes) -> int:
+        monkeypatch.undo()
+        Journal(path).begin(2)
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", held_up)
+    with pytest.raises(FencedError, match="attempt 2 of session 2"):
+        old.append(_by(first, 1))
+    assert Journal(path).read().epochs() == []
+    assert Journal(path).read().late == 1
+
+
 def test_appending_reads_nothing_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.append(_entry(4))
     with monkeypatch.context() as patch:
