@@ -4,7 +4,7 @@
       study.yaml  manifest.json  lock  driver.log
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
-        epochs.jsonl         one line per finished epoch (`journal`)
+        epochs.jsonl         one line per finished epoch (`history`)
         state-00012-a2-5d0e81aa.pt           training states, the last two; a2: by attempt 2
         best-00009-a1-c93f0b12.safetensors   the best epoch's weights
         outcome.json         how the trial ended, once it has

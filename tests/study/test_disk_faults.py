@@ -202,6 +202,9 @@ def test_another_attempt_of_the_same_session_is_fenced_alike(
     other = run_trial(trial, 1, device=CPU, data=digits)
     assert next(other).replayed
     next(other)
+    one, two = Journal(trial.journal).epochs()
+    assert one.state.startswith("state-00001-a1-")
+    assert two.state.startswith("state-00002-a2-")
     files = {path.name: path.read_bytes() for path in trial.root.iterdir()}
     with pytest.raises(FencedError, match="attempt 2 of session 1 goes on with it"):
         next(lost)
