@@ -395,6 +395,7 @@ def test_a_users_mistake_is_a_sentence_and_exit_code_2(
 
 
 MOVING_STATISTICS = """
+import torch
 from samtune import register_model
 
 @register_model("counting")
