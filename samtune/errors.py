@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 NEAR = 0.6
 
@@ -57,8 +58,16 @@ class EndedEarlyError(SamtuneError):
     exit_code = 1
 
 
+class DamagedFileError(SamtuneError):
+    """A file of a study that samtune has not left so."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{path} is damaged ({reason}); restore it from a backup")
+
+
 class FencedError(SamtuneError):
-    """A newer session of the study has taken over; this one writes nothing more."""
+    """A newer session or attempt has taken over; this one writes nothing more."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from samtune.errors import SamtuneError
+from samtune.study.damage import Damage
 
 
 def new_console() -> Console:
@@ -19,6 +20,12 @@ def new_console() -> Console:
     if not console.is_terminal:
         console = Console(highlight=False, width=200, no_color=True)
     return console
+
+
+def print_damage(console: Console, damage: Iterable[Damage]) -> None:
+    """A line for each thing that is damaged in a study."""
+    for found in damage:
+        console.print(f"damaged: {found}", style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

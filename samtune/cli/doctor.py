@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from samtune.cli.console import new_console
-from samtune.cli.options import Plugins
+from samtune.cli.console import new_console, print_json
+from samtune.cli.options import AsJson, Plugins, Storage
 from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE
 
 
 def doctor(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Examine this study.", show_default=False)
+    ] = None,
     sam: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="MODEL", help="Try SAM on this registered model.", show_default=False),
-    ],
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
     plugin: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Try on a model that SAM's promises hold: distance, coming home, statistics, rho = 0."""
+    """Examine a study's files, or try on a model that SAM's promises hold."""
+    if name is None and sam is None:
+        raise SamtuneError("name a study to examine, or a model to try SAM on: --sam MODEL")
+    if name is not None:
+        _examine_study(name, storage, as_json)
+    if sam is not None:
+        _try_sam(sam, plugin or [])
+
+
+def _examine_study(name: str, storage: Path, as_json: bool) -> None:
+    from samtune.study.doctor import examine
+
+    found = examine(storage, name)
+    is_whole = all(damage.is_harmless for damage in found)
+    if as_json:
+        print_json({"study": name, "whole": is_whole, "findings": [asdict(d) for d in found]})
+    else:
+        console = new_console()
+        for damage in found:
+            mark = "[yellow]note [/]" if damage.is_harmless else "[red]wrong[/]"
+            console.print(mark, end="  ")
+            console.print(str(damage), markup=False, soft_wrap=True)
+        console.print(f"Study {name} is {'whole' if is_whole else 'damaged'}.")
+    if not is_whole:
+        raise typer.Exit(1)
+
+
+def _try_sam(model: str, plugins: list[str]) -> None:
     import samtune.models  # noqa: F401 - importing registers
     from samtune.registry import load_plugins
     from samtune.training.selfcheck import check_model
 
-    load_plugins(plugin or [], Path.cwd())
+    load_plugins(plugins, Path.cwd())
     console = new_console()
     try:
-        findings = check_model(sam)
+        findings = check_model(model)
     except ValueError as error:
-        raise SamtuneError(f"{sam} cannot be built with its defaults: {error}") from error
+        raise SamtuneError(f"{model} cannot be built with its defaults: {error}") from error
     for finding in findings:
         mark = "[green]yes[/]" if finding.holds else "[red]no [/]"
         console.print(f"{mark}  {finding.claim} ({finding.detail})")
     if not all(finding.holds for finding in findings):
-        raise SamtuneError(f"SAM does not keep its promises on {sam}.")
+        raise SamtuneError(f"SAM does not keep its promises on {model}.")

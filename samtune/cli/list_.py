@@ -25,6 +25,7 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
                 "name": name,
                 "state": study.state,
                 "trials": study.counts(),
+                "damage": [str(damage) for damage in study.damage],
                 "metric": study.metric,
                 "best_trial": best.key if best else None,
                 "best_value": best.value if best else None,
@@ -46,3 +47,7 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
         value = metric(row["best_value"])
         shown.add_row(row["name"], row["state"], counts, row["metric"], value, row["best_trial"])
     console.print(shown)
+    for row in rows:
+        for damage in row.get("damage", []):
+            line = f"{row['name']} is damaged: {damage}"
+            console.print(line, style="yellow", markup=False, soft_wrap=True)

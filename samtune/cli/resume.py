@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from samtune.cli.console import new_console, seconds_of
+from samtune.cli.console import new_console, print_damage, seconds_of
 from samtune.cli.options import Address, Plugins, Storage, StudyName, TimeBudget
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
@@ -46,6 +46,7 @@ def resume(
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
     before = Study(folder, config)
     console = new_console()
+    print_damage(console, before.damage)
     to_run = before.left + (len(before.failed) if retry_failed else 0)
     if not to_run and not before.is_running:
         check_usable(before)

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.cli.console import describe, metric, new_console, number, print_json, table
+from samtune.cli.console import (
+    describe,
+    metric,
+    new_console,
+    number,
+    print_damage,
+    print_json,
+    table,
+)
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 
@@ -22,10 +30,12 @@ def show(
     """Show a study's trials, or one trial's epochs."""
     study = open_study(name, storage)
     if as_json:
-        chosen = study.trial(trial) if trial else None
-        print_json(_trial_json(chosen, epochs=True) if chosen else _study_json(study))
+        print_json(_trial_json(study.trial(trial), epochs=True) if trial else _study_json(study))
     elif trial:
-        _print_trial(study.trial(trial))
+        chosen = study.trial(trial)
+        _print_trial(chosen)
+        mine = [d for d in study.damage if d.where.startswith(f"trials/{chosen.key}/")]
+        print_damage(new_console(), mine)
     else:
         _print_study(study)
 
@@ -62,6 +72,7 @@ def _print_study(study: Study) -> None:
             style="bold green" if trial is best else None,
         )
     console.print(rows)
+    print_damage(console, study.damage)
 
 
 def _print_trial(trial: Trial) -> None:
@@ -95,6 +106,7 @@ def _study_json(study: Study) -> dict[str, Any]:
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
+        "damage": [str(damage) for damage in study.damage],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from samtune.cli.console import new_console
+from samtune.cli.console import new_console, print_damage
 from samtune.cli.options import Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
 
@@ -13,12 +13,13 @@ def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = 
     """Send everything that MLflow has not taken yet; running it twice doubles nothing."""
     from samtune import tracking
     from samtune.registry import load_plugins
-    from samtune.study import StudyFolder
+    from samtune.study import StudyFolder, open_study
 
     load_plugins(plugin or [], Path.cwd())
     folder = StudyFolder.open(storage, name)
     store = tracking.store_of(folder.root)
     console = new_console()
+    print_damage(console, open_study(name, storage).damage)
     if store.change:
         console.print(f"[yellow]{store.change}.[/]", soft_wrap=True)
     sent, report = tracking.sync(folder)

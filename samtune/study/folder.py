@@ -4,14 +4,16 @@
       study.yaml  manifest.json  lock  driver.log
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
-        epochs.jsonl         one line per finished epoch (`journal`)
-        state-00012.pt       training states, the last two
-        best.safetensors     the best epoch's weights
+        epochs.jsonl         one line per finished epoch (`history`)
+        state-00012-a2-5d0e81aa.pt           training states, the last two; a2: by attempt 2
+        best-00009-a1-c93f0b12.safetensors   the best epoch's weights
         outcome.json         how the trial ended, once it has
         trial.log            what it printed
 
 Every driver that takes the study over begins a new session, a number that only grows. A trial is
-handed out under a session; a worker left over from an older one finds that out before it writes.
+handed out under a session; a worker left over from an older one finds that out before it writes,
+and what it writes all the same, having been held up, counts for nothing. A driver and its workers
+know their study by its id: another one may have got its name and its place.
 """
 
 from __future__ import annotations
@@ -41,11 +43,16 @@ NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
 
 class StudyFolder:
-    """A study on disk."""
+    """A study on disk.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        study_id: which study the caller takes it to be; None where it only reads.
+    """
+
+    def __init__(self, root: Path, study_id: str | None = None) -> None:
         self.root = root
         self.name = root.name
+        self.study_id = study_id
 
     @classmethod
     def create(cls, storage: Path, config: StudyConfig) -> StudyFolder:
@@ -87,7 +94,8 @@ class StudyFolder:
                 "backup, or take another name with --name."
             )
         self.save_config(config)
-        self._write_manifest(Manifest(SCHEMA, uuid.uuid4().hex, 0, None, installed_versions()))
+        self.study_id = uuid.uuid4().hex
+        self._write_manifest(Manifest(SCHEMA, self.study_id, 0, None, installed_versions()))
         for changed in (self.root, self.root.parent):
             sync_folder(changed)
 
@@ -111,7 +119,7 @@ class StudyFolder:
                 f"study {name!r} was written by another samtune (schema {written.schema}, "
                 f"this one reads {SCHEMA})."
             )
-        _ = folder.manifest
+        folder.study_id = folder.manifest.study_id
         return folder
 
     @property
@@ -181,32 +189,26 @@ class StudyFolder:
 
     def trial(self, key: str) -> TrialFolder:
         """One trial's folder, there or not."""
-        return TrialFolder(self._trials / key)
+        return TrialFolder(self._trials / key, self.study_id)
 
     def trials(self) -> list[TrialFolder]:
-        """The trials that were handed out, in order.
+        """The trials that were handed out, damaged ones too, in order.
 
         Raises:
-            SamtuneError: what belongs to them is gone, so that a new trial could take their place.
+            SamtuneError: they are gone, so that new trials could take their place.
         """
         if not self._trials.is_dir():
             raise SamtuneError(
                 f"{self._trials} is gone, and with it every trial of study {self.name!r}: restore "
                 f"it from a backup, or remove {self.root} and start anew with `samtune run`"
             )
-        handed_out = []
-        for path in sorted(self._trials.iterdir()):
-            if not re.fullmatch(TRIAL_PATTERN, path.name):
-                continue
-            folder = TrialFolder(path)
-            if folder.record() is not None:
-                handed_out.append(folder)
-            elif folder.journal.exists():
-                raise SamtuneError(
-                    f"{path} has epochs but no trial.json; restore it from a backup, or remove "
-                    f"{path} to have another trial in its place"
-                )
-        return handed_out
+        named = (p.name for p in self._trials.iterdir() if re.fullmatch(TRIAL_PATTERN, p.name))
+        found = [self.trial(key) for key in sorted(named, key=lambda key: int(key[1:]))]
+        return [t for t in found if (t.root / "trial.json").exists() or t.journal.exists()]
+
+    def next_number(self) -> int:
+        """The number of the next trial to be sampled; a damaged trial keeps its own."""
+        return 1 + max((int(trial.key[1:]) for trial in self.trials()), default=0)
 
     @contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:
@@ -222,6 +224,8 @@ class StudyFolder:
             raise SamtuneError(f"study {self.name!r} is being run by {self.driver}.") from None
         try:
             manifest = self.manifest
+            self.study_id = self.study_id or manifest.study_id
+            self._check_identity(manifest)
             driver = manifest.driver
             # A lock of another machine may not reach this one, so its driver's word counts too.
             if driver and not driver.is_local and not force_unlock:
@@ -235,20 +239,30 @@ class StudyFolder:
             try:
                 yield number
             finally:
-                if self.manifest.session == number:
+                now = read_json(self.root / "manifest.json", Manifest)
+                if now and (now.study_id, now.session) == (self.study_id, number):
                     self._write_manifest(replace(held, driver=None))
         finally:
             lock.release()
 
     def check_session(self, session: int) -> None:
-        """Raises `FencedError` if another driver has begun a newer session."""
-        if self.manifest.session > session:
+        """Raises `FencedError` if a newer session, or another study, has taken the folder over."""
+        manifest = self.manifest
+        self._check_identity(manifest)
+        if manifest.session > session:
             raise FencedError(f"another driver has taken over study {self.name!r}: {self.driver}")
 
     def remove_if_untouched(self) -> None:
         """Removes a study that has handed out no trial."""
         if not any(self._trials.iterdir()):
             shutil.rmtree(self.root)
+
+    def _check_identity(self, manifest: Manifest) -> None:
+        if self.study_id and manifest.study_id != self.study_id:
+            raise FencedError(
+                f"{self.root} was removed, and another study of the same name begun in its place; "
+                "this one writes nothing more"
+            )
 
     def tune_folder(self, session: int) -> Path:
         """Where Ray Tune may keep its own files for one session; nothing is read from there."""

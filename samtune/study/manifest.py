@@ -9,7 +9,7 @@ from pydantic import Field
 
 from samtune.study.driver import Driver
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Manifest:
     """What is known of a study beside its settings.
 
     Attributes:
+        study_id: which study it is; a name may be given again to another.
         session: the number of the last one.
         driver: who runs the study, or left it without saying goodbye.
         versions: what it was begun with.

@@ -12,6 +12,7 @@ from samtune.config.trials import record_of, trial_with
 from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
+from samtune.study.journal import Journal
 from samtune.study.trial_folder import trial_key
 from samtune.study.trial_run import Progress, run_trial
 
@@ -42,5 +43,6 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
         trial = folder.trial(trial_key(1))
-        trial.hand_out(record_of(single, trial.key, {}), session)
+        if trial.checked_outcome(len(Journal(trial.journal).epochs()))[0] is None:
+            trial.hand_out(record_of(single, trial.key, {}), session)
         yield from run_trial(trial, session, device=device, data=data)

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.config.schema import BEST, StudyConfig, TrialConfig
-from samtune.errors import SamtuneError, UnknownNameError
+from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
+from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
+from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import (
@@ -89,7 +90,13 @@ class Trial:
 
 
 class Study:
-    """A study's trials; reads the folder once, when made."""
+    """A study's trials; reads the folder once, when made.
+
+    Attributes:
+        trials: those that can be read, in order.
+        damage: what is damaged. A damaged journal counts up to there; a trial whose `trial.json`
+            is damaged is set aside: it is not among `trials`, and no other gets its key.
+    """
 
     def __init__(self, folder: StudyFolder, config: StudyConfig) -> None:
         self.folder = folder
@@ -97,7 +104,9 @@ class Study:
         self.config = config
         self.session = folder.manifest.session
         self.is_running = folder.is_running
-        self.trials = [self._read(trial) for trial in folder.trials()]
+        self.damage: list[Damage] = []
+        read = [self._read(trial) for trial in folder.trials()]
+        self.trials = [trial for trial in read if trial is not None]
 
     @property
     def metric(self) -> str:
@@ -141,10 +150,14 @@ class Study:
 
         Raises:
             UnknownNameError: there is none of this key.
+            SamtuneError: it is set aside, being damaged.
         """
         for trial in self.trials:
             if trial.key == key:
                 return trial
+        for damage in self.damage:
+            if damage.where == f"trials/{key}/trial.json":
+                raise SamtuneError(str(damage))
         raise UnknownNameError("trial", key, [t.key for t in self.trials])
 
     @property
@@ -173,17 +186,23 @@ class Study:
             ]
         )
 
-    def _read(self, folder: TrialFolder) -> Trial:
-        record = folder.record()
-        assert record is not None
-        outcome = folder.outcome()
-        epochs = Journal(folder.journal).epochs()
-        for entry in epochs:
-            if record.metric not in entry.metrics:
-                raise SamtuneError(
-                    f"{folder.journal} is damaged (epoch {entry.epoch} has no {record.metric}); "
-                    "restore it from a backup"
-                )
+    def _read(self, folder: TrialFolder) -> Trial | None:
+        record = self._record(folder)
+        if record is None:
+            return None
+        where = f"trials/{folder.key}"
+        history = Journal(folder.journal).read()
+        epochs = history.epochs()
+        if history.damage:
+            remedy = (
+                f"it counts up to epoch {len(epochs)}; `samtune resume` trains later ones again"
+            )
+            found = f"is damaged: {history.damage}"
+            self.damage.append(Damage(f"{where}/epochs.jsonl", found, remedy))
+        outcome, wrong = folder.checked_outcome(len(epochs), record)
+        if wrong:
+            remedy = "`samtune resume` goes on with the trial"
+            self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
         return Trial(
@@ -199,6 +218,22 @@ class Study:
             mode=record.mode,
             select=record.select,
         )
+
+    def _record(self, folder: TrialFolder) -> TrialRecord | None:
+        """What the trial was handed out with; None where that is damaged."""
+        remedy = "the trial is set aside until it is restored from a backup"
+        if folder.key == BASELINE_KEY and self.config.study.baseline:
+            remedy = "`samtune resume` writes it anew"
+        found = "is gone"
+        try:
+            record = folder.record()
+            if record and record.key == folder.key:
+                return record
+            found = f"is that of {record.key}" if record else found
+        except DamagedFileError as error:
+            found = f"is damaged ({error.reason})"
+        self.damage.append(Damage(f"trials/{folder.key}/trial.json", found, remedy))
+        return None
 
 
 def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from samtune.config.schema import TrialRecord
-from samtune.errors import FencedError
-from samtune.files import read_json, sync_folder, write_json
+from samtune.errors import DamagedFileError, FencedError
+from samtune.files import TEMPORARY, read_json, set_aside, sha256_of, sync_folder, write_json
+from samtune.study.journal import Attempt, Journal
 from samtune.study.manifest import Manifest
 
 BASELINE_KEY = "t0000"
+KEPT_STATES = 2  # the newest training states: one may be damaged
 TRIAL_PATTERN = r"t\d{4,}"
+CHECKPOINT_PATTERN = r"(?:state|best)-\d+-a(\d+)(?:-[0-9a-f]+)?\.(?:pt|safetensors)"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
 FAILED_STATES = ("failed", "out_of_memory")
@@ -32,13 +37,33 @@ class Outcome:
     epoch: int
     reason: str = ""
 
+    @property
+    def epochs(self) -> int:
+        """How many finished epochs the trial has at least."""
+        return self.epoch if self.state in ("finished", "stopped") else self.epoch - 1
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """An outcome as it is written down: with the session that says so."""
+
+    state: EndState
+    epoch: int
+    reason: str
+    session: int
+
 
 class TrialFolder:
-    """One trial's files."""
+    """One trial's files.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        study_id: the study the caller takes it to belong to; None where it only reads.
+    """
+
+    def __init__(self, root: Path, study_id: str | None = None) -> None:
         self.root = root
         self.key = root.name
+        self.study_id = study_id
 
     @property
     def journal(self) -> Path:
@@ -46,21 +71,46 @@ class TrialFolder:
         return self.root / "epochs.jsonl"
 
     @property
-    def best_weights(self) -> Path:
-        """The best epoch's weights."""
-        return self.root / "best.safetensors"
-
-    @property
     def log(self) -> Path:
         """What the trial printed, and its traceback if it failed."""
         return self.root / "trial.log"
 
-    def state(self, epoch: int) -> Path:
-        """The training state after this epoch."""
-        return self.root / f"state-{epoch:05d}.pt"
+    def state(self, epoch: int, attempt: Attempt) -> Path:
+        """Where this attempt keeps the training state after this epoch."""
+        return self.root / f"state-{epoch:05d}-{attempt}.pt"
+
+    def weights(self, epoch: int, attempt: Attempt) -> Path:
+        """Where this attempt keeps this epoch's weights, if they are the best so far."""
+        return self.root / f"best-{epoch:05d}-{attempt}.safetensors"
+
+    def file(self, name: str) -> Path:
+        """A file that the journal names; none leaves this folder."""
+        return self.root / Path(name).name
+
+    def is_whole(self, name: str, sha256: str) -> bool:
+        """Whether a file is there as the journal names it."""
+        return bool(name) and sha256_of(self.file(name)) == sha256
+
+    def checkpoints(self) -> Iterator[tuple[Path, int]]:
+        """Every training state and weights file, and the number of the attempt that wrote it."""
+        for path in self.root.iterdir():
+            if found := re.fullmatch(CHECKPOINT_PATTERN, path.name):
+                yield path, int(found[1])
+
+    def leftovers(self) -> list[Path]:
+        """What was being written when somebody was killed."""
+        return sorted(self.root.glob(f"{TEMPORARY}*"))
+
+    def remove_leftovers(self) -> None:
+        """Removes them, so that what a worker held up is just writing gets no name any more."""
+        for path in self.leftovers():
+            path.unlink(missing_ok=True)
 
     def hand_out(self, record: TrialRecord, session: int) -> None:
-        """Creates the trial, or gives it out again under a newer session."""
+        """Creates the trial, or gives it out again under a newer session.
+
+        An outcome that an older session has written does not count any more.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         handed_out = record.model_copy(update={"session": session})
         write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
@@ -68,30 +118,92 @@ class TrialFolder:
             sync_folder(changed)
 
     def record(self) -> TrialRecord | None:
-        """What `hand_out` wrote; None where the trial was not handed out completely."""
+        """What `hand_out` wrote; None where the trial was not handed out completely.
+
+        Raises:
+            DamagedFileError: it was changed since.
+        """
         return read_json(self.root / "trial.json", TrialRecord)
 
     def check_session(self, session: int) -> None:
-        """Raises `FencedError` if a newer session has taken the trial over."""
-        record = self.record()
-        if record is None:
-            raise OSError(f"{self.root} is not there: is the storage shared with this machine?")
+        """Raises `FencedError` if a newer session, or another study, has taken the place over."""
         study = read_json(self.root.parent.parent / "manifest.json", Manifest)
+        if study and self.study_id and study.study_id != self.study_id:
+            raise FencedError(f"{self.root} belongs to another study of the same name now")
+        record = self.record()
+        if record is None or (study is None and self.study_id):
+            raise OSError(f"{self.root} is not there: is the storage shared with this machine?")
         if max(record.session, study.session if study else 0) > session:
             raise FencedError(f"{self.key} was handed out again; session {session} is over")
 
-    def end(self, outcome: Outcome) -> None:
-        """Writes down how the trial ended."""
-        write_json(self.root / "outcome.json", asdict(outcome))
+    def end(
+        self, outcome: Outcome, session: int | None = None, attempt: Attempt | None = None
+    ) -> None:
+        """Writes down how the trial ended.
+
+        Args:
+            session: who says so; None is the session the trial was last handed out under.
+            attempt: which of its attempts says so; None is the driver.
+
+        Raises:
+            FencedError: the trial is not theirs any more.
+        """
+
+        def check() -> None:
+            if session is not None:
+                self.check_session(session)
+            if attempt is not None:
+                Journal(self.journal).check(attempt)
+
+        record = self.record() if session is None else None
+        by = record.session if record else session or 0
+        write_json(self.root / "outcome.json", {**asdict(outcome), "session": by}, check)
+
+    def outcome(self, record: TrialRecord | None = None) -> Outcome | None:
+        """How the trial ended, or None while it has not.
+
+        Args:
+            record: the trial's, where the caller has it at hand.
+
+        Raises:
+            DamagedFileError: it was changed since.
+        """
+        ending = read_json(self.root / "outcome.json", _Ending)
+        if ending is None:
+            return None
+        record = record or self.record()
+        if record and ending.session < record.session:
+            return None  # a worker that was held up has written it over the head of a newer session
+        return Outcome(ending.state, ending.epoch, ending.reason)
+
+    def checked_outcome(
+        self, epochs: int, record: TrialRecord | None = None
+    ) -> tuple[Outcome | None, str]:
+        """How the trial ended if the journal bears it out, and what is wrong otherwise.
+
+        Args:
+            epochs: how many the journal has.
+        """
+        try:
+            outcome = self.outcome(record)
+        except DamagedFileError as error:
+            return None, f"is damaged ({error.reason})"
+        if outcome and outcome.epochs > epochs:
+            told = f"says {outcome.state} in epoch {outcome.epoch}, but the journal has {epochs}"
+            return None, told
+        return outcome, ""
+
+    def set_outcome_aside(self) -> Path:
+        """Gives an outcome that does not hold another name, and returns it."""
+        path = self.root / "outcome.json"
+        aside = set_aside(path)
+        path.unlink(missing_ok=True)
+        return aside
 
     def reopen(self) -> None:
         """Forgets how the trial ended, so that it is handed out again."""
         (self.root / "outcome.json").unlink(missing_ok=True)
         sync_folder(self.root)
-
-    def outcome(self) -> Outcome | None:
-        """How the trial ended, or None while it has not."""
-        return read_json(self.root / "outcome.json", Outcome)
 
 
 def trial_number(key: str) -> int:

@@ -1,8 +1,7 @@
 """One trial from its folder to its end: train, write down, tell.
 
-`run_trial` is what `samtune train` and every Ray worker drive. For each epoch it writes, in this
-order, the training state, the weights if they are the best so far, and the journal line; only then
-does it yield the epoch. Killed anywhere, the next call takes up where the journal ends.
+`run_trial` is what `samtune train` and every Ray worker drive. It yields an epoch only once it is
+written down (`checkpoints`). Killed anywhere, the next call takes up where the journal ends.
 """
 
 from __future__ import annotations
@@ -10,23 +9,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import sys
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from samtune.config.schema import BEST
 from samtune.data import DataSplits, load_dataset
-from samtune.study.journal import Entry, Journal, now_ms
+from samtune.study.checkpoints import Checkpoints, restore
+from samtune.study.journal import Attempt, Journal
 from samtune.study.trial_folder import Outcome, TrialFolder
-from samtune.training.checkpoint import load_state, save_state, save_weights
-from samtune.training.loop import EpochResult, train
-from samtune.training.state import TrainingState, set_up
-
-KEPT_STATES = 2
+from samtune.training.loop import train
+from samtune.training.state import set_up
 
 
 @dataclass(frozen=True)
@@ -66,125 +62,69 @@ def run_trial(
         data: the trial's data set, where the caller has it at hand.
 
     Raises:
-        FencedError: a newer session has taken the trial over.
+        FencedError: a newer session or attempt has taken the trial over.
         OSError: the folder cannot be written.
     """
     journal = Journal(folder.journal)
     folder.check_session(session)
-    journal.repair()
-    done = journal.epochs()
-    for entry in done:
+    if damage := journal.repair():
+        print(f"{folder.journal}: {damage}", file=sys.stderr)
+    outcome, wrong = folder.checked_outcome(len(journal.epochs()))
+    if wrong:
+        aside = folder.set_outcome_aside()
+        print(f"outcome.json {wrong}; it is kept as {aside.name}", file=sys.stderr)
+    attempt = None if outcome else journal.begin(session)
+    if attempt:
+        folder.remove_leftovers()
+    for entry in journal.epochs():
         yield Progress(entry.epoch, entry.metrics, entry.duration_s, entry.precision, replayed=True)
-    outcome = folder.outcome()
-    if outcome is None:
+    if attempt:
         try:
-            yield from _train(folder, journal, session, device, data)
-            return
+            outcome = yield from _train(folder, journal, attempt, device, data)
         except (torch.OutOfMemoryError, MemoryError) as error:
             outcome = _outcome_of("out_of_memory", error, journal)
         except _TrialCodeError as failed:
             outcome = _outcome_of("failed", failed.cause, journal)
-        folder.check_session(session)
-        folder.end(outcome)
+        folder.end(outcome, session, attempt)
+    assert outcome is not None
     yield Progress(outcome.epoch, outcome=outcome)
 
 
 def _train(
     folder: TrialFolder,
     journal: Journal,
-    session: int,
+    attempt: Attempt,
     device: torch.device,
     data: DataSplits | None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, Outcome]:
+    """Yields the epochs that are new, and returns how it ended."""
     record = folder.record()
     assert record is not None
     config = record.config
     with _trial_code():
         splits = data or _dataset(config.dataset.name, json.dumps(config.dataset.params))
         state = set_up(config, splits, device)
-        _restore(state, folder, journal, config.hash)
+        restore(state, folder, journal.lines(), config.hash)
         results = train(state, config, splits, device)
 
-    attempt = 1 + max((line.attempt for line in journal.lines()), default=0)
-    known = {entry.epoch for entry in journal.epochs()}
-    better = BEST[record.mode]
-    best = better((entry.metrics[record.metric] for entry in journal.epochs()), default=None)
+    checkpoints = Checkpoints(folder, journal, attempt, record)
     while True:
         with _trial_code():
             result = next(results, None)
-        folder.check_session(session)
         if result is None:
-            outcome = Outcome("finished", state.epoch)
-            break
+            return Outcome("finished", state.epoch)
         if not_finite := result.not_finite:
             reason = f"{', '.join(not_finite)} not finite in epoch {result.epoch}"
-            outcome = Outcome("diverged", result.epoch, reason)
-            break
-        value = result.metrics[record.metric]
-        is_best = best is None or better(best, value) != best
-        if is_best:
-            best = value
-        _write_epoch(folder, journal, session, attempt, state, result, config.hash, is_best)
-        if result.epoch not in known:
+            return Outcome("diverged", result.epoch, reason)
+        folder.check_session(attempt.session)
+        if checkpoints.write(state, result):
             yield Progress(result.epoch, result.metrics, result.duration_s, state.precision)
-    folder.end(outcome)
-    yield Progress(outcome.epoch, outcome=outcome)
 
 
 @functools.lru_cache(maxsize=1)
 def _dataset(name: str, params: str) -> DataSplits:
     """A data set, read once by a worker whose trials all use the same."""
     return load_dataset(name, **json.loads(params))
-
-
-def _write_epoch(
-    folder: TrialFolder,
-    journal: Journal,
-    session: int,
-    attempt: int,
-    state: TrainingState,
-    result: EpochResult,
-    config_hash: str,
-    is_best: bool,
-) -> None:
-    path = folder.state(result.epoch)
-    device = next(state.model.parameters()).device.type
-    computed = {"device": device, "precision": state.precision}
-    digest = save_state(path, {**state.state_dict(), "config_hash": config_hash, **computed})
-    if is_best:
-        about = {
-            "epoch": result.epoch,
-            "metrics": result.metrics,
-            "trial": folder.key,
-            **computed,
-        }
-        save_weights(folder.best_weights, state.evaluated.state_dict(), about)
-    journal.append(
-        Entry(
-            session=session,
-            attempt=attempt,
-            epoch=result.epoch,
-            metrics=result.metrics,
-            duration_s=round(result.duration_s, 4),
-            time_ms=now_ms(),
-            state=path.name,
-            sha256=digest,
-            precision=state.precision,
-        )
-    )
-    # Newer states than this one are damaged, else training would have begun from them.
-    kept = {folder.state(result.epoch - back) for back in range(KEPT_STATES)}
-    for other in set(folder.root.glob("state-*.pt")) - kept:
-        other.unlink(missing_ok=True)
-
-
-def _restore(state: TrainingState, folder: TrialFolder, journal: Journal, config_hash: str) -> None:
-    """Loads the newest whole state of this very configuration; none at all means epoch 1."""
-    for entry in sorted(journal.lines(), key=lambda line: line.epoch, reverse=True):
-        saved = load_state(folder.root / Path(entry.state).name, entry.sha256)
-        if saved is not None and saved["config_hash"] == config_hash:
-            state.load_state_dict(saved)
-            return
 
 
 class _TrialCodeError(Exception):

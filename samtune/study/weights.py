@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.models import architecture_alone
+from samtune.study.journal import Entry
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
 from samtune.training.loop import evaluate
@@ -65,8 +66,6 @@ class TrainedModel:
 class _About:
     """What is written down of weights beside them."""
 
-    epoch: int
-    metrics: dict[str, float]
     device: str
     precision: Precision | None = None
 
@@ -78,15 +77,12 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         threads: what a trial of the study trains with on a CPU.
 
     Raises:
-        SamtuneError: the trial has no weights on disk.
+        SamtuneError: the trial has no weights on disk, or they are not what was written.
     """
-    if trial.select == "best":
-        try:
-            weights, about = load_weights(trial.folder.best_weights, _About)
-        except (OSError, ValueError) as error:
-            raise SamtuneError(f"trial {trial.key} has no best weights on disk: {error}") from error
-    else:
-        weights, about = _last_weights(trial)
+    entry = trial.selected_epoch
+    if entry is None:
+        raise SamtuneError(f"trial {trial.key} has no finished epoch, hence no weights")
+    weights, about = _weights(trial, entry)
     config = trial.config
     data = open_dataset(config.dataset.name, config.dataset.params)
     with architecture_alone():
@@ -104,10 +100,10 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     }
     return TrainedModel(
         trial.key,
-        about.epoch,
+        entry.epoch,
         model.eval(),
         recipe,
-        about.metrics,
+        entry.metrics,
         config,
         data,
         about.device,
@@ -116,10 +112,21 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
     )
 
 
-def _last_weights(trial: Trial) -> tuple[dict[str, Any], _About]:
-    last = trial.last_epoch
-    state = load_state(trial.folder.root / Path(last.state).name, last.sha256) if last else None
-    if last is None or state is None:
-        raise SamtuneError(f"trial {trial.key} has no whole training state on disk")
-    about = _About(last.epoch, last.metrics, state["device"], state.get("precision"))
-    return evaluated_weights(state), about
+def _weights(trial: Trial, entry: Entry) -> tuple[dict[str, Any], _About]:
+    """The weights after this epoch, and what is said of them.
+
+    They are in a file of their own where they were the best so far, and in the training state as
+    long as that is kept.
+    """
+    if entry.weights:
+        path = trial.folder.file(entry.weights)
+        with contextlib.suppress(OSError, ValueError):
+            return load_weights(path, _About, entry.weights_sha256)
+    state = load_state(trial.folder.file(entry.state), entry.sha256)
+    if state is None:
+        raise SamtuneError(
+            f"{trial.folder.file(entry.weights or entry.state)}, the weights of trial {trial.key} "
+            f"after epoch {entry.epoch}, are damaged or gone; restore the file from a backup, or "
+            "take another trial"
+        )
+    return evaluated_weights(state), _About(state["device"], state.get("precision"))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
@@ -42,27 +43,37 @@ def load_state(path: Path, sha256: str) -> dict[str, Any] | None:
     return state
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Writes weights as safetensors, with `about` as JSON in the header."""
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Writes weights as safetensors, with `about` as JSON in the header; returns the sha256."""
     # Cloned, since safetensors refuses tied weights that share memory.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    write_atomically(path, to_safetensors(tensors, {"samtune": json.dumps(about)}))
+    content = to_safetensors(tensors, {"samtune": json.dumps(about)})
+    write_atomically(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(path: Path, shape: type[T]) -> tuple[dict[str, Tensor], T]:
+def load_weights(
+    path: Path, shape: type[T], sha256: str | None = None
+) -> tuple[dict[str, Tensor], T]:
     """What `save_weights` wrote: the weights, and what was said about them as a `shape`.
+
+    Args:
+        sha256: the digest that the file must have.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it holds something else.
     """
+    # Read as a whole: a file that is mapped, and cut meanwhile, ends the process by SIGBUS.
+    content = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError("it is not what was written")
     try:
-        with safe_open(path, framework="pt") as file:
-            # safetensors' file has keys() and cannot be iterated.
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            about = (file.metadata() or {}).get("samtune", "{}")
+        weights = from_safetensors(content)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    length = int.from_bytes(content[:8], "little")
+    about = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("samtune", "{}")
     return weights, parse_json(about.encode(), shape)
 
 

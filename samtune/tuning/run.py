@@ -189,6 +189,7 @@ class _Session:
         guard = Guard(stop=signals.stop)
         common = {
             "study": str(folder.root),
+            "study_id": folder.study_id,
             "session": search.session,
             "cpus": slots.cpus,
             "gpus": slots.gpus,

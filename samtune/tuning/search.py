@@ -13,7 +13,7 @@ from samtune.config.schema import BEST, StudyConfig
 from samtune.config.trials import record_of
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
-from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key, trial_number
+from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.failures import Failures
 from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
@@ -78,7 +78,7 @@ class Search:
             self._recall(trial)
         decided = {t.key for t in known if t.outcome is None and self._decide_anew(t)}
         self._unfinished = deque(t for t in known if t.outcome is None and t.key not in decided)
-        self._next_number = 1 + max((trial_number(t.key) for t in known), default=0)
+        self._next_number = folder.next_number()
         self._new = max(0, config.wanted_trials - len(sampled))
         self._baseline_due = config.study.baseline and len(sampled) == len(known)
 
@@ -240,7 +240,7 @@ class Search:
         for key, outcome in list(self._unwritten.items()):
             try:
                 self.folder.check_session(self.session)
-                self.folder.trial(key).end(outcome)
+                self.folder.trial(key).end(outcome, self.session)
             except OSError:
                 continue
             del self._unwritten[key]

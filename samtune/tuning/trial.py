@@ -97,7 +97,7 @@ class TrialActor(tune.Trainable):
             torch.cuda.empty_cache()
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._folder = StudyFolder(Path(config["study"])).trial(config["key"])
+        self._folder = StudyFolder(Path(config["study"]), config["study_id"]).trial(config["key"])
         self._log = self._folder.log
         self._session, self._gpus = config["session"], config["gpus"]
         self._patience = Patience(config["storage_wait"])

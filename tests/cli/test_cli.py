@@ -11,14 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from samtune.cli.summary import print_preview
 from samtune.config.study_file import read_study
 from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
-from samtune.training.checkpoint import save_weights
 from tests.commands import samtune_here
 from tests.conftest import TINY, Processor
 
@@ -100,7 +98,7 @@ BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=lambda c: c[:8])
-@pytest.mark.parametrize("file", ["manifest.json", "trials/t0001/trial.json", "study.yaml"])
+@pytest.mark.parametrize("file", ["manifest.json", "study.yaml"])
 def test_a_damaged_study_is_a_sentence_and_hides_no_other(
     workplace: Path, tmp_path: Path, file: str, content: str
 ) -> None:
@@ -117,37 +115,130 @@ def test_a_damaged_study_is_a_sentence_and_hides_no_other(
         ended = samtune_here(*verb, "--storage", ".", cwd=tmp_path)
         assert ended.returncode == 2
         assert Path(file).name in ended.stderr
+    examined = samtune_here("doctor", "bad", "--storage", ".", cwd=tmp_path)
+    assert examined.returncode == 1
+    assert Path(file).name in examined.stdout
+
+
+@pytest.mark.parametrize("content", [*BROKEN, None], ids=lambda c: str(c)[:8])
+def test_a_damaged_trial_is_set_aside_in_a_line(
+    workplace: Path, tmp_path: Path, content: str | None
+) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    path = tmp_path / "bad/trials/t0001/trial.json"
+    path.unlink() if content is None else path.write_text(content)
+    for verb in ("list", "show"):
+        ended = samtune_here(verb, *["bad"] * (verb == "show"), "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert "trials/t0001/trial.json is" in ended.stdout
+        assert "set aside until it is restored from a backup" in ended.stdout
+    shown = json.loads(samtune_here("show", "bad", "--json", "--storage", ".", cwd=tmp_path).stdout)
+    assert shown["trials"] == []
+    assert "trials/t0001/trial.json" in shown["damage"][0]
+    one = samtune_here("show", "bad", "t0001", "--storage", ".", cwd=tmp_path)
+    assert one.returncode == 2
+    assert "trials/t0001/trial.json is" in one.stderr
+    assert samtune_here("doctor", "bad", "--storage", ".", cwd=tmp_path).returncode == 1
 
 
 @pytest.mark.parametrize("content", [*BROKEN[:-1], '{"state": "done", "epoch": 3}'])
-def test_a_damaged_outcome_is_a_sentence(workplace: Path, tmp_path: Path, content: str) -> None:
-    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
-    (tmp_path / "bad/trials/t0001/outcome.json").write_text(content)
-    ended = samtune_here("show", "bad", "--storage", ".", cwd=tmp_path)
-    assert ended.returncode == 2
-    assert "outcome.json is damaged" in ended.stderr
+def test_a_damaged_outcome_is_said_and_written_anew(
+    workplace: Path, tmp_path: Path, content: str
+) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "tiny-train")
+    path = tmp_path / "tiny-train/trials/t0001/outcome.json"
+    path.write_text(content)
+    ended = samtune_here("show", "tiny-train", "--storage", ".", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "outcome.json is damaged" in ended.stdout
+    shutil.copy(workplace / "tiny.yaml", tmp_path)
+    again = samtune_here("train", "tiny.yaml", "--storage", ".", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(from before)") == 3
+    shown = json.loads(
+        samtune_here("show", "tiny-train", "--json", "--storage", ".", cwd=tmp_path).stdout
+    )
+    assert shown["state"] == "finished"
+    assert shown["damage"] == []
+    assert path.with_name("outcome.json.damaged-1").read_text() == content
+
+
+def test_a_damaged_journal_is_named_and_its_epochs_trained_again(
+    workplace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "tiny-train")
+    path = tmp_path / "tiny-train/trials/t0001/epochs.jsonl"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*whole[:2], *whole[3:]]))  # epoch 2's line is gone
+    for verb in (["show", "tiny-train"], ["show", "tiny-train", "t0001"], ["list"]):
+        ended = samtune_here(*verb, "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert "trials/t0001/epochs.jsonl is damaged: line 3 does not follow" in ended.stdout
+        assert "it counts up to epoch 1; `samtune resume` trains later ones again" in ended.stdout
+    shutil.copy(workplace / "tiny.yaml", tmp_path)
+    again = samtune_here("train", "tiny.yaml", "--storage", ".", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(from before)") == 1
+    one = samtune_here("show", "tiny-train", "t0001", "--json", "--storage", ".", cwd=tmp_path)
+    before = samtune_here("show", "tiny-train", "t0001", "--json", cwd=workplace)
+    assert json.loads(one.stdout) == json.loads(before.stdout)
+    assert samtune_here("doctor", "tiny-train", "--storage", ".", cwd=tmp_path).returncode == 0
+
+
+def test_a_whole_study_is_said_to_be_whole(workplace: Path) -> None:
+    examined = samtune_here("doctor", "tiny-train", cwd=workplace)
+    assert (examined.returncode, examined.stdout) == (0, "Study tiny-train is whole.\n")
+    parsed = json.loads(samtune_here("doctor", "tiny-train", "--json", cwd=workplace).stdout)
+    assert parsed == {"study": "tiny-train", "whole": True, "findings": []}
+    assert samtune_here("doctor", "tiny-trian", cwd=workplace).returncode == 2
+    neither = samtune_here("doctor", cwd=workplace)
+    assert neither.returncode == 2
+    assert "name a study to examine" in neither.stderr
 
 
 @pytest.mark.parametrize(
-    ("about", "message"),
+    ("pattern", "content", "found"),
     [
-        (None, "has no best weights on disk: Error while deserializing header"),
-        ({}, "has no best weights on disk: epoch: Field required"),
-        ({"epoch": 1, "metrics": {}, "device": "cpu"}, "weights on disk of another model"),
+        ("best-*", b"", "(the best weights, epoch "),
+        ("best-*", None, "is gone; restore it from a backup"),
+        ("state-00003*", b"0", "(the training state after epoch 3) is not what was written"),
+        ("outcome.json", None, ""),
+        ("outcome.json", b'{"state":"finished","epoch":4,"reason":"","session":1}', "has 3"),
+        ("trial.json", b"", "trial.json is damaged"),
+        ("epochs.jsonl", b"", "outcome.json says finished in epoch 3, but the journal has 0"),
+        (".tmp-0", b"", "note   trials/t0001/.tmp-0 was left by a process that was killed"),
+        ("state-00009-a1.pt", b"", "note   trials/t0001/state-00009-a1.pt was left by"),
     ],
 )
-def test_damaged_weights_are_a_sentence(
-    workplace: Path, tmp_path: Path, about: dict[str, object] | None, message: str
+def test_doctor_finds_what_is_damaged(
+    workplace: Path, tmp_path: Path, pattern: str, content: bytes | None, found: str
 ) -> None:
     shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
-    best = tmp_path / "bad/trials/t0001/best.safetensors"
-    if about is None:
-        best.write_bytes(b"no weights")
-    else:
-        save_weights(best, {"x": torch.ones(2)}, about)
-    ended = samtune_here("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
-    assert ended.returncode == 2
-    assert message in ended.stderr
+    trial = tmp_path / "bad/trials/t0001"
+    for path in list(trial.glob(pattern)) or [trial / pattern]:
+        path.unlink() if content is None else path.write_bytes(content)
+    examined = samtune_here("doctor", "bad", "--storage", ".", cwd=tmp_path)
+    assert found in examined.stdout
+    parsed = json.loads(
+        samtune_here("doctor", "bad", "--json", "--storage", ".", cwd=tmp_path).stdout
+    )
+    assert examined.returncode == (not parsed["whole"])
+    assert parsed["whole"] == (found == "" or found.startswith("note"))
+
+
+def test_damaged_weights_are_a_sentence(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
+    (best,) = (tmp_path / "bad/trials/t0001").glob("best-*")
+    before = best.read_bytes()
+    for content in (b"", before[:-1], before[:-1] + bytes([before[-1] ^ 1])):
+        best.write_bytes(content)
+        for state in (tmp_path / "bad/trials/t0001").glob("state-*"):
+            state.unlink()
+        ended = samtune_here("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
+        assert ended.returncode == 2
+        assert f"{best.name}, the weights of trial t0001 after epoch" in ended.stderr
+        assert "are damaged or gone" in ended.stderr
+        assert not (tmp_path / "best.pt").exists()
 
 
 def test_an_address_that_is_none_is_a_sentence(

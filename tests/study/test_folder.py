@@ -14,6 +14,7 @@ from samtune.config.trials import record_of
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, write_atomically, write_json
 from samtune.study.folder import StudyFolder, study_names
+from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 
 Make = Callable[..., StudyConfig]
@@ -133,12 +134,7 @@ def test_plugins_of_a_found_folder_are_not_imported_unasked(
 def test_trials_that_are_gone_are_not_begun_anew(
     study_folder: StudyFolder, study_config: Make, tmp_path: Path
 ) -> None:
-    trial = study_folder.trial("t0001")
-    trial.hand_out(record_of(study_config(), "t0001", {}), 1)
-    write_atomically(trial.journal, b"{}")
-    (trial.root / "trial.json").unlink()
-    with pytest.raises(SamtuneError, match="t0001 has epochs but no trial.json"):
-        study_folder.trials()
+    study_folder.trial("t0001").hand_out(record_of(study_config(), "t0001", {}), 1)
     (study_folder.root / "manifest.json").unlink()
     with pytest.raises(SamtuneError, match="holds trials, but its manifest.json is gone"):
         StudyFolder.create(tmp_path, study_config())
@@ -176,3 +172,74 @@ def test_a_damaged_copy_of_the_study_file_is_a_sentence(
     for read in (study_folder.config, lambda: study_folder.checked_config([], tmp_path)):
         with pytest.raises(SamtuneError, match=message):
             read()
+
+
+def test_a_driver_knows_its_study_by_id_and_leaves_another_in_its_place_alone(
+    study_folder: StudyFolder, study_config: Make, tmp_path: Path
+) -> None:
+    record = record_of(study_config(), "t0001", {})
+    with study_folder.session() as session:
+        worker = study_folder.trial("t0001")
+        worker.hand_out(record, session)
+        shutil.rmtree(study_folder.root)
+        with pytest.raises(OSError, match="is not there"):
+            worker.check_session(session)
+        other = StudyFolder.create(tmp_path, study_config())
+        assert other.study_id != study_folder.study_id
+        other.trial("t0001").hand_out(record, session)
+        with other.session() as theirs:
+            assert theirs == session
+            for check in (study_folder.check_session, worker.check_session):
+                with pytest.raises(FencedError, match="another study of the same name"):
+                    check(session)
+            with pytest.raises(FencedError):
+                worker.end(Outcome("finished", 1), session)
+            other.trial("t0001").check_session(theirs)
+            held = other.manifest
+    # The first driver's farewell has not reached the second's manifest.
+    assert held.study_id == other.manifest.study_id == other.study_id
+    with pytest.raises(FencedError), study_folder.session():
+        pass
+
+
+def test_the_farewell_of_a_removed_study_leaves_its_successor_running(
+    study_folder: StudyFolder, study_config: Make, tmp_path: Path
+) -> None:
+    with study_folder.session():
+        shutil.rmtree(study_folder.root)
+        other = StudyFolder.create(tmp_path, study_config())
+        successor = other.session()
+        successor.__enter__()
+    assert other.is_running
+    successor.__exit__(None, None, None)
+    assert not other.is_running
+
+
+def test_no_other_trial_takes_the_place_of_a_damaged_one(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    assert study_folder.next_number() == 1
+    for key in ("t0000", "t0001", "t0012"):
+        trial = study_folder.trial(key)
+        trial.hand_out(record_of(study_config(), key, {}), 1)
+        write_atomically(trial.journal, b"")
+    (study_folder.trial("t0012").root / "trial.json").unlink()
+    write_atomically(study_folder.trial("t0000").root / "trial.json", b"")
+    study = Study(study_folder, study_config())
+    assert [t.key for t in study.trials] == ["t0001"]
+    assert [str(damage) for damage in study.damage] == [
+        "trials/t0000/trial.json is damaged (Invalid JSON: EOF while parsing a value at line 1 "
+        "column 0); `samtune resume` writes it anew",
+        "trials/t0012/trial.json is gone; the trial is set aside until it is restored from a "
+        "backup",
+    ]
+    assert study_folder.next_number() == 13
+    assert study.left == 5  # the baseline, t0001, and three more
+
+
+def test_a_study_of_an_older_samtune_is_refused(study_folder: StudyFolder, tmp_path: Path) -> None:
+    manifest = read_json(study_folder.root / "manifest.json", dict)
+    assert manifest is not None
+    write_json(study_folder.root / "manifest.json", {**manifest, "schema": 1})
+    with pytest.raises(SamtuneError, match="written by another samtune .schema 1, this one"):
+        StudyFolder.open(tmp_path, "tiny")

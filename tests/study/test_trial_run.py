@@ -3,92 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
-from samtune.data import DataSplits, load_dataset
+from samtune.data import DataSplits
 from samtune.errors import FencedError
-from samtune.registry import MODELS, register_model
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
 from samtune.study.study import Study
-from samtune.study.trial_folder import TrialFolder
+from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
+from tests.study.saboteur import CPU, Killed, Saboteur, curve, run
 
-CPU = torch.device("cpu")
 Make = Callable[..., StudyConfig]
-
-
-class Saboteur(nn.Module):
-    """A small net that does something at one of its training passes."""
-
-    at_pass: int = 0
-    deed: Callable[[Tensor], Tensor]
-    passes: int = 0
-
-    def __init__(self, *, num_classes: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.net(images)
-        if self.training:
-            Saboteur.passes += 1
-            if Saboteur.passes == Saboteur.at_pass:
-                return Saboteur.deed(logits)
-        return logits
-
-
-if "saboteur" not in MODELS:
-    register_model("saboteur")(Saboteur)
-
-
-@pytest.fixture(scope="module")
-def digits() -> DataSplits:
-    return load_dataset("digits")
-
-
-@pytest.fixture
-def trial(study_folder: StudyFolder, study_config: Make) -> TrialFolder:
-    """A trial of 5 epochs, two passes each, handed out under session 1."""
-    config = study_config(
-        ("name: wide_resnet, depth: 10, width_factor: 1", "name: saboteur"),
-        ("epochs: 3, batch_size: 400", "epochs: 5, batch_size: 1200"),
-        (", label_noise: 0.4", ""),
-    )
-    study_folder.save_config(config)
-    folder = study_folder.trial("t0001")
-    folder.hand_out(record_of(config, "t0001", {}), 1)
-    Saboteur.at_pass = Saboteur.passes = 0
-    return folder
-
-
-def _run(trial: TrialFolder, data: DataSplits, session: int = 1) -> list[Progress]:
-    return list(run_trial(trial, session, device=CPU, data=data))
-
-
-def _curve(progress: list[Progress]) -> list[dict[str, float]]:
-    return [p.metrics for p in progress if p.metrics]
-
-
-@pytest.fixture
-def undisturbed(trial: TrialFolder, digits: DataSplits, tmp_path: Path) -> list[dict[str, float]]:
-    record = trial.record()
-    assert record is not None
-    other = TrialFolder(tmp_path / "undisturbed")
-    other.hand_out(record, 1)
-    return _curve(_run(other, digits))
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours runs after it."""
 
 
 def _kill(_: Tensor) -> Tensor:
@@ -106,20 +40,20 @@ def test_killed_anywhere_it_goes_on_as_if_never_stopped(
     finished = (at_pass - 1) // 2
     assert len(Journal(trial.journal).epochs()) == finished
 
-    after = _run(trial, digits)
+    after = run(trial, digits)
     assert [p.replayed for p in after if p.metrics] == [True] * finished + [False] * (5 - finished)
-    assert _curve(after) == undisturbed
+    assert curve(after) == undisturbed
     assert [e.epoch for e in Journal(trial.journal).lines()] == [1, 2, 3, 4, 5]
     assert after[-1].outcome is not None
     assert after[-1].outcome.state == "finished"
 
 
 def test_a_finished_trial_run_again_trains_nothing(trial: TrialFolder, digits: DataSplits) -> None:
-    first = _run(trial, digits)
+    first = run(trial, digits)
     passes = Saboteur.passes
-    again = _run(trial, digits)
+    again = run(trial, digits)
     assert Saboteur.passes == passes
-    assert _curve(again) == _curve(first)
+    assert curve(again) == curve(first)
     assert again[-1].outcome == first[-1].outcome
 
 
@@ -133,8 +67,8 @@ def test_damaged_states_cost_epochs_but_no_result(
     progress.close()
     for path in sorted(trial.root.glob("state-*.pt"))[-damaged:]:
         path.write_bytes(path.read_bytes()[:100])
-    after = _run(trial, digits)
-    assert _curve(after) == undisturbed
+    after = run(trial, digits)
+    assert curve(after) == undisturbed
     assert [e.epoch for e in Journal(trial.journal).epochs()] == [1, 2, 3, 4, 5]
 
 
@@ -149,25 +83,27 @@ def test_a_state_of_another_configuration_is_not_taken(
     training = record.config.training.model_copy(update={"seed": 7})
     config = record.config.model_copy(update={"training": training})
     trial.hand_out(record.model_copy(update={"config": config}), 1)
-    after = _run(trial, digits)
+    after = run(trial, digits)
     assert after[-1].outcome is not None
     assert [e.epoch for e in Journal(trial.journal).lines()] == [1, 1, 2, 3, 4, 5]
 
 
 def test_only_the_last_two_states_stay(trial: TrialFolder, digits: DataSplits) -> None:
-    _run(trial, digits)
+    run(trial, digits)
     names = sorted(p.name for p in trial.root.glob("state-*.pt"))
-    assert names == ["state-00004.pt", "state-00005.pt"]
-    assert not list(trial.root.glob(".tmp-*"))
+    assert [name[:14] for name in names] == ["state-00004-a1", "state-00005-a1"]
+    assert len(list(trial.root.glob("best-*"))) == 1
+    assert not trial.leftovers()
 
 
 def test_the_best_weights_are_the_best_epochs(
     trial: TrialFolder, digits: DataSplits, study_folder: StudyFolder
 ) -> None:
-    _run(trial, digits)
+    run(trial, digits)
     best = Study(study_folder, study_folder.config()).trial("t0001").best_epoch
     assert best is not None
-    _, about = load_weights(trial.best_weights, dict)
+    assert trial.is_whole(best.weights, best.weights_sha256)
+    _, about = load_weights(trial.file(best.weights), dict)
     assert about["epoch"] == best.epoch
     assert about["metrics"] == best.metrics
 
@@ -188,17 +124,137 @@ def test_a_newer_session_stops_the_older_worker_before_it_writes(
     assert sorted(p.name for p in trial.root.iterdir()) == files
 
 
+def test_moved_and_with_the_clock_set_back_it_goes_on_as_if_nothing_were(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress = run_trial(trial, 1, device=CPU, data=digits)
+    for _ in range(3):
+        next(progress)
+    progress.close()
+    (tmp_path / "elsewhere").mkdir()
+    trial.root.parent.parent.rename(tmp_path / "elsewhere/renamed")
+    moved = StudyFolder(tmp_path / "elsewhere/renamed").trial("t0001")
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    after = run(moved, digits)
+    assert curve(after) == undisturbed
+    assert [p.replayed for p in after if p.metrics] == [True] * 3 + [False] * 2
+    times = [entry.time_ms for entry in Journal(moved.journal).epochs()]
+    assert times[2] > times[3] == 0
+
+
+def _take_over(trial: TrialFolder) -> None:
+    record = trial.record()
+    assert record is not None
+    trial.hand_out(record, 2)
+
+
+def test_an_older_session_says_no_more_how_the_trial_ended(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    def taken_over_and_broken(_: Tensor) -> Tensor:
+        _take_over(trial)
+        raise ValueError("a failure of the old worker")
+
+    Saboteur.at_pass, Saboteur.deed = 3, staticmethod(taken_over_and_broken)
+    with pytest.raises(FencedError):
+        run(trial, digits)
+    assert not (trial.root / "outcome.json").exists()
+
+    progress = run_trial(trial, 2, device=CPU, data=digits)
+    while next(progress).epoch < 5:
+        pass
+    record = trial.record()
+    assert record is not None
+    trial.hand_out(record, 3)
+    with pytest.raises(FencedError):
+        next(progress)
+    assert not (trial.root / "outcome.json").exists()
+
+
+def test_an_outcome_written_too_late_does_not_count(trial: TrialFolder, digits: DataSplits) -> None:
+    trial.end(Outcome("failed", 1, "a worker that was held up"), 1)
+    assert trial.outcome() is not None
+    _take_over(trial)
+    assert trial.outcome() is None
+    assert run(trial, digits, session=2)[-1].outcome == Outcome("finished", 5)
+    with pytest.raises(FencedError):
+        trial.end(Outcome("stopped", 1), 1)
+    assert trial.outcome() == Outcome("finished", 5)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"state":"finished","epoch":9,"reason":"","session":1}'], ids=["empty", "more"]
+)
+def test_an_outcome_that_does_not_hold_is_kept_beside_and_the_trial_goes_on(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    content: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    progress = run_trial(trial, 1, device=CPU, data=digits)
+    next(progress)
+    progress.close()
+    (trial.root / "outcome.json").write_text(content)
+    after = run(trial, digits)
+    assert curve(after) == undisturbed
+    assert after[-1].outcome == trial.outcome() == Outcome("finished", 5)
+    assert (trial.root / "outcome.json.damaged-1").read_text() == content
+    assert "outcome.json" in capfd.readouterr().err
+
+
+def test_a_damaged_journal_costs_epochs_but_no_result(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[dict[str, float]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run(trial, digits)
+    raw = trial.journal.read_bytes()
+    lines = raw.splitlines(keepends=True)
+    trial.journal.write_bytes(b"".join([*lines[:3], *lines[4:]]))  # epoch 3's is gone
+    after = run(trial, digits)
+    assert [p.replayed for p in after if p.metrics] == [True, True, False, False, False]
+    assert curve(after) == undisturbed
+    assert after[-1].outcome == Outcome("finished", 5)
+    assert "line 4 does not follow the line before it" in capfd.readouterr().err
+    assert trial.journal.with_name("epochs.jsonl.damaged-1").exists()
+    assert [e.metrics for e in Journal(trial.journal).epochs()] == undisturbed
+
+
+def test_best_weights_that_were_lost_are_written_again_on_the_way(
+    trial: TrialFolder, digits: DataSplits
+) -> None:
+    run(trial, digits)
+    best = max(Journal(trial.journal).epochs(), key=lambda e: e.metrics["val_accuracy"])
+    weights, _ = load_weights(trial.file(best.weights), dict)
+    for path, _ in trial.checkpoints():
+        path.write_bytes(b"")
+    (trial.root / "outcome.json").unlink()
+    run(trial, digits)
+    again = Journal(trial.journal).epochs()[best.epoch - 1]
+    assert again.metrics == best.metrics
+    assert trial.is_whole(again.weights, again.weights_sha256)
+    rewritten, _ = load_weights(trial.file(again.weights), dict)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in rewritten.items())
+
+
 def test_a_diverged_trial_keeps_its_epochs_and_its_best(
     trial: TrialFolder, digits: DataSplits
 ) -> None:
     Saboteur.at_pass, Saboteur.deed = 5, staticmethod(lambda logits: logits * math.nan)
-    progress = _run(trial, digits)
+    progress = run(trial, digits)
     outcome = progress[-1].outcome
     assert outcome is not None
     assert (outcome.state, outcome.epoch) == ("diverged", 3)
     assert "train_loss" in outcome.reason
     assert [p.epoch for p in progress if p.metrics] == [1, 2]
-    assert load_weights(trial.best_weights, dict)[1]["epoch"] in (1, 2)
+    (best,) = trial.root.glob("best-*")
+    assert load_weights(best, dict)[1]["epoch"] in (1, 2)
 
 
 def _raiser(error: Exception) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -224,7 +280,7 @@ def test_what_the_trials_own_code_raises_is_its_outcome(
     state: str,
 ) -> None:
     Saboteur.at_pass, Saboteur.deed = 3, next(_raiser(error))
-    outcome = _run(trial, digits)[-1].outcome
+    outcome = run(trial, digits)[-1].outcome
     assert outcome is not None
     assert (outcome.state, outcome.epoch) == (state, 2)
     assert str(error) in outcome.reason

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from samtune.config.study_file import read_study
-from samtune.study import open_study
+from samtune.errors import SamtuneError
+from samtune.study import Study, StudyFolder, open_study
 from samtune.study.single import train_single
 from samtune.study.weights import load_trained
+from tests.study.saboteur import run
 
 TRIALS = [
     ("{name: resnet, blocks: [1], channels: [4]}", "{name: digits}", "val_accuracy"),
@@ -43,3 +45,21 @@ def test_saved_weights_give_the_recorded_metrics_to_the_last_digit(
         torch.set_num_threads(threads)
     assert progress[-1].outcome.state == "finished"
     assert measured == {name: trained.metrics[name] for name in measured}
+
+
+def test_lost_weights_are_taken_from_the_state_of_their_epoch_while_it_is_kept(trial, digits):
+    run(trial, digits)
+    folder = StudyFolder(trial.root.parent.parent)
+    (kept,) = Study(folder, folder.config()).trials
+    best = kept.best_epoch
+    assert best.epoch in (4, 5)  # whose states are kept
+    whole = load_trained(kept).model.state_dict()
+    trial.file(best.weights).write_bytes(b"")
+    again = load_trained(kept)
+    assert again.epoch == best.epoch
+    assert all(
+        torch.equal(tensor, whole[name]) for name, tensor in again.model.state_dict().items()
+    )
+    trial.file(best.state).unlink()
+    with pytest.raises(SamtuneError, match=f"{best.weights}, the weights of trial t0001 after"):
+        load_trained(kept)

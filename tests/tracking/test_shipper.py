@@ -75,6 +75,21 @@ def test_no_run_ends_before_it_starts(folder: StudyFolder, uri: str) -> None:
     assert info.end_time >= info.start_time
 
 
+def test_the_best_value_carries_its_epoch_and_that_epochs_time(
+    folder: StudyFolder, uri: str
+) -> None:
+    append(folder.trial("t0002"), 2)
+    worse = Entry(1, 1, 3, {"val_accuracy": 0.1, "train_loss": 1.0}, 0.5, 1_800_000_000_000, "", "")
+    Journal(folder.trial("t0002").journal).append(worse)
+    folder.trial("t0002").end(Outcome("finished", 3))
+    _ship(folder, uri)
+    runs, client = runs_of(uri), mlflow.MlflowClient(uri)
+    for key, epoch in {"t0001": 3, "t0002": 2}.items():
+        (best,) = client.get_metric_history(runs[key].info.run_id, "best_val_accuracy")
+        expected = (epoch, epoch / 10, T0 + 1000 * epoch)
+        assert (best.step, best.value, best.timestamp) == expected
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_shipping_again_doubles_nothing(folder: StudyFolder, uri: str, lost: bool) -> None:
     _ship(folder, uri)

@@ -55,6 +55,16 @@ def test_weights_come_back_with_what_was_said_about_them(tmp_path: Path) -> None
     assert torch.equal(weights["a"], weights["b"])
 
 
+def test_loaded_weights_outlive_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    digest = save_weights(path, {"a": torch.arange(4.0)}, {})
+    weights, _ = load_weights(path, dict, digest)
+    path.write_bytes(b"")  # a mapped file would end this process here
+    assert torch.equal(weights["a"], torch.arange(4.0))
+    with pytest.raises(ValueError, match="not what was written"):
+        load_weights(path, dict, digest)
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,8 +75,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "replace", broken)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match="Input/output") as caught:
         write_atomically(path, b"new")
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from samtune.config.schema import StudyConfig
+from samtune.errors import FencedError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
@@ -257,6 +258,37 @@ def test_a_grid_hands_out_no_more_than_it_holds(
         ("optimizer.lr: {float: [0.01, 0.5], log: true}", "model.width_factor: {int: [1, 2]}"),
     )
     assert Search(study_folder, config, 1, Silent()).to_run == 6
+
+
+def test_a_damaged_trial_is_set_aside_and_a_damaged_baseline_written_anew(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    first = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        key = first.next_trial()
+        assert key is not None
+        _epoch(first, study_folder, key, 1, 0.5)
+    for key in ("t0000", "t0002"):
+        (study_folder.trial(key).root / "trial.json").write_text("")
+    again = Search(study_folder, study_config(), 2, Silent())
+    handed_out = [again.next_trial() for _ in range(6)]
+    assert handed_out == ["t0001", "t0000", "t0003", "t0004", "t0005", None]
+    study = Study(study_folder, study_config())
+    assert [str(d).split(" is ")[0] for d in study.damage] == ["trials/t0002/trial.json"]
+    assert study.baseline is not None
+    assert len(study.baseline.epochs) == 1
+    assert (study_folder.trial("t0002").root / "trial.json").read_text() == ""
+
+
+def test_a_stale_drivers_stop_does_not_count(study_folder: StudyFolder, study_config: Make) -> None:
+    old = Search(study_folder, study_config(("trials: 4", "trials: 1")), 1, Silent())
+    key = old.next_trial()
+    assert key is not None
+    new = Search(study_folder, study_config(("trials: 4", "trials: 1")), 2, Silent())
+    assert new.next_trial() == key
+    with pytest.raises(FencedError):
+        old.end(key, Outcome("stopped", 1), write=True)
+    assert study_folder.trial(key).outcome() is None
 
 
 class _Killed(Exception):
