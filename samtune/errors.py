@@ -7,8 +7,11 @@ Python function stays a `ValueError`; an `assert` states an invariant of our own
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 NEAR = 0.6
 
@@ -53,6 +56,21 @@ class NoUsableTrialError(SamtuneError):
 
 class FencedError(SamtuneError):
     """A newer session of the study has taken over; this one writes nothing more."""
+
+
+def raised(error: BaseException) -> str:
+    """What foreign code raised, and where: `KeyError: 'x' (my_models.py, line 12)`."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    not_theirs = {Path(__file__).parent, Path(os.__file__).parent}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if (
+            path.is_file()
+            and not not_theirs & {*path.parents}
+            and "site-packages" not in path.parts
+        ):
+            return f"{text} ({path.name}, line {frame.lineno})"
+    return text
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

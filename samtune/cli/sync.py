@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from samtune.cli.console import new_console
 from samtune.cli.options import Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
@@ -15,7 +13,8 @@ def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = 
     from samtune.registry import load_plugins
     from samtune.study import StudyFolder
 
-    load_plugins(plugin or [], Path.cwd())
-    sent = tracking.sync(StudyFolder.open(storage, name))
+    folder = StudyFolder.open(storage, name)
+    load_plugins(plugin or [], folder.plugin_folder(plugin or []))
+    sent = tracking.sync(folder)
     address = tracking.without_password(tracking.tracking_uri())
     new_console().print(f"{sent} epochs sent to {address}; MLflow is up to date.")

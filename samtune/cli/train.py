@@ -30,7 +30,7 @@ def train(
     config = read_study(file, [*(overrides or []), "study.scheduler=none"], plugin)
     run = f"{config.name}-train" if name is None else name
     console = new_console()
-    for progress in train_single(config, run, storage):
+    for progress in train_single(config, run, storage, file.absolute().parent):
         if progress.outcome is None:
             shown = {k: v for k, v in progress.metrics.items() if k.startswith(("train_", "val_"))}
             console.print(

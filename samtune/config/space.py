@@ -56,6 +56,14 @@ class _Range(_Distribution):
                 raise ValueError(f"steps of {self.step} from {low} do not meet {high}")
         return self
 
+    def contains(self, value: Any) -> bool:
+        """Whether a value could be drawn from here."""
+        low, high = self.bounds
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        steps = (value - low) / self.step if self.step else 0
+        return bool(low <= value <= high and math.isclose(steps, round(steps), abs_tol=1e-8))
+
     bounds: tuple[Any, Any]
     step: Any
     log: bool
@@ -107,6 +115,10 @@ class Choice(_Distribution):
             if not all(_is_value(part) for part in (value if isinstance(value, list) else [value])):
                 raise ValueError(f"{value!r} is no number, text, truth value or list of those")
         return choice
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value could be drawn from here."""
+        return value in self.choice
 
     @property
     def examples(self) -> Sequence[Any]:

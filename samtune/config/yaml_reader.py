@@ -1,7 +1,8 @@
 """YAML 1.2 as plain values, with the line of every key; whatever could surprise is refused.
 
 `1e-3` is a number, `yes` a word. Duplicate keys, aliases, tags, deep nesting and large files are
-mistakes in a study file, and each is named with its line.
+mistakes in a study file, and each is named with its line. What would take seconds or hundreds of
+megabytes to read is refused before it does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from samtune.errors import SamtuneError, StudyFileError
 
 MAX_BYTES = 2**20
+MAX_LINES = 10_000
+MAX_VALUES = 5_000  # the parser takes a tenth of a millisecond and a kilobyte for each
 MAX_DEPTH = 20
 MAX_DIGITS = 100
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # neither file names nor UTF-8 can hold them
@@ -75,6 +78,10 @@ def read_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, source: str) -> Document:
     """Parses text; `source` names it in messages."""
+    if text.count("\n") > MAX_LINES:
+        raise StudyFileError(
+            source, [f"line {MAX_LINES}: a study file has some dozen lines, and no more than that"]
+        )
     try:
         _refuse_surprises(text, source)
         node = YAML(typ="safe", pure=True).compose(text)
@@ -107,12 +114,21 @@ def _events(text: str, source: str) -> Iterator[Any]:
 
 def _refuse_surprises(text: str, source: str) -> None:
     depth = 0
-    for event in _events(text, source):
+    for count, event in enumerate(_events(text, source)):
         line = event.start_mark.line + 1
+        if count > MAX_VALUES:
+            raise StudyFileError(
+                source,
+                [f"line {line}: more than {MAX_VALUES} values; a study file has some dozen"],
+            )
         if isinstance(event, AliasEvent):
-            raise StudyFileError(source, [f"line {line}: aliases (*{event.anchor}) are refused"])
+            raise StudyFileError(
+                source, [f"line {line}: aliases (*{event.anchor}) are refused; write it out"]
+            )
         if tag := isinstance(event, NodeEvent) and getattr(event, "tag", None):
-            raise StudyFileError(source, [f"line {line}: tags ({tag}) are refused"])
+            raise StudyFileError(
+                source, [f"line {line}: tags ({tag}) are refused; write the value without it"]
+            )
         if isinstance(event, ScalarEvent) and NO_TEXT.search(event.value):
             raise StudyFileError(source, [f"line {line}: a null or half a character is no text"])
         if isinstance(event, CollectionStartEvent):

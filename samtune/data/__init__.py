@@ -22,6 +22,7 @@ from samtune.data import (  # noqa: F401 - importing registers
 )
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import DATASETS
+from samtune.secrets import from_environment
 
 __all__ = ["DataSplits", "Images", "dataset_names", "load_dataset"]
 
@@ -45,7 +46,8 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
     """
     entry = DATASETS[name]
     # A trial's record holds plain values: the schema makes paths of paths again.
-    splits = entry.factory(**dict(entry.schema.model_validate(params)))
+    with from_environment(params) as resolved:
+        splits = entry.factory(**dict(entry.schema.model_validate(resolved)))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits

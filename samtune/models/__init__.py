@@ -19,6 +19,7 @@ from samtune.models import (  # noqa: F401 - importing registers
     wide_resnet_maxpool,
 )
 from samtune.registry import MODELS
+from samtune.secrets import from_environment
 
 __all__ = ["build_model", "model_names"]
 
@@ -52,7 +53,8 @@ def build_model(
     entry = MODELS[name]
     provided = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     wanted = {key: value for key, value in provided.items() if entry.accepts(key)}
-    model = entry.factory(**wanted, **params)
+    with from_environment(params) as resolved:
+        model = entry.factory(**wanted, **resolved)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model {name!r}: its factory returned {type(model).__name__}, no Module")
     return model

@@ -15,7 +15,9 @@ from samtune.study.trial_folder import trial_key
 from samtune.study.trial_run import Progress, run_trial
 
 
-def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Progress]:
+def train_single(
+    config: StudyConfig, name: str, storage: Path, plugin_folder: Path | None = None
+) -> Iterator[Progress]:
     """Trains `config.trial` and yields its progress; called again, it goes on where it was.
 
     Raises:
@@ -32,7 +34,7 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
                 f"{storage / name} holds a run with other settings; take another --name."
             )
     else:
-        folder = StudyFolder.create(storage, single)
+        folder = StudyFolder.create(storage, single, plugin_folder)
     torch.set_num_threads(config.study.resources.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
