@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 NEAR = 0.6
+SHORTEST_BEGINNING = 4
 
 
 class SamtuneError(Exception):
@@ -44,7 +45,8 @@ class UnknownNameError(SamtuneError):
         names = sorted(known)
         listed = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:20])}, ..."
         super().__init__(
-            f"No {kind} named {name!r}.{did_you_mean(name, names)} Registered: {listed}."
+            f"No {kind} named {name!r}.{did_you_mean(name, names)} "
+            f"Registered: {listed.removesuffix('.')}."
         )
 
 
@@ -95,4 +97,6 @@ def _nearness(name: str, other: str) -> float:
 def _similarity(one: str, other: str) -> float:
     if not one or not other:
         return 0
-    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
+    one, other = sorted((one.lower(), other.lower()), key=len)
+    begins = len(one) >= SHORTEST_BEGINNING and other.startswith(one)
+    return max(difflib.SequenceMatcher(None, one, other).ratio(), 0.9 * begins)

@@ -11,6 +11,7 @@ import typer
 
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
+from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, Study
 
 
@@ -40,8 +41,11 @@ def run(
     config = read_study(file, [*(overrides or []), *extra], plugin)
     seconds = seconds_of(time_budget) if time_budget else None
     console = new_console()
-    print_preview(console, preview(config, storage, timed=dry_run, self_check=True))
+    found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
+    print_preview(console, found)
     if dry_run:
+        if found.missing and not found.fetchable:
+            raise SamtuneError(found.missing)
         return
     where = storage / config.name
     console.print(f"  folder     {where}, MLflow {_tracking_address()}\n")
@@ -74,9 +78,8 @@ def attend(
     from samtune.cli.summary import print_summary
     from samtune.tracking.process import wait_until_shipped
 
-    ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
     to_run = before.left if before else config.wanted_trials + config.study.baseline
-    with Display(config, console, ended, to_run).shown() as display:
+    with Display(config, console, before, to_run).shown() as display:
         study = start(display)
     print_summary(console, study)
     if left := wait_until_shipped(folder):

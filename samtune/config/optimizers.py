@@ -79,7 +79,8 @@ def cannot_step(named: Named, sam: SamConfig) -> str:
         reason = " ".join(str(error).split()).rstrip(".")
         return f"torch.optim.{cls.__name__} refuses this: {reason}"
     if not all(weight.isfinite().all() for weight in weights):
-        return f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
+        found = f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
+        return f"{found}; take smaller values"
     if sam.variant == "msam":
         try:
             with optimizer.at_momentum_neighbor():

@@ -19,7 +19,8 @@ MUST_BE = {  # where pydantic names a Python type
     "dict_type": "a mapping",
     "list_type": "a list",
     "tuple_type": "a list",
-    "too_short": "longer",
+    "too_short": "a list with a value in it",
+    "string_type": "text",
     "path_type": "a path",
 }
 COMMAND_LINE = -1
@@ -42,7 +43,7 @@ class Problems:
         if line == COMMAND_LINE:
             text = f"command line, {text}"
         elif line:
-            text = f"line {line}, {text}"
+            text = f"line {line}{', ' if where else ': '}{text}"
         self._found[(line, text)] = None
         self._paths |= {path[:end] for end in range(len(path) + 1)}
 
@@ -53,6 +54,8 @@ class Problems:
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 location = tuple(detail["loc"])
+                if detail["type"] == "missing" and isinstance(location[-1], int):
+                    location = location[:-1]  # a list that is too short has the mistake
                 self.add((*path, *location), _in_words(detail, cls))
             return None
 
@@ -78,7 +81,7 @@ class Problems:
         return self._line(path) == COMMAND_LINE
 
     def _line(self, path: KeyPath) -> int:
-        for end in range(len(path), 0, -1):
+        for end in range(len(path), -1, -1):
             if path[:end] in self._document.lines:
                 return self._document.lines[path[:end]]
         return 0
@@ -90,7 +93,10 @@ def _in_words(detail: Any, cls: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return no_such_setting(str(location[-1]), _fields_at(cls, location[:-1]))
     if kind == "missing":
-        return "is required."
+        short = isinstance(location[-1], int)
+        return f"needs more values, got {found}." if short else "is required, got nothing."
+    if kind == "string_type" and isinstance(detail["input"], int | float):
+        return f"must be text, got {found}: put it into quotes."
     if kind == "string_pattern_mismatch":
         return f"must be 1 to 64 letters, digits, dots, dashes or underscores, got {found}."
     if must_be := MUST_BE.get(kind):

@@ -33,6 +33,7 @@ from samtune.registry import DATASETS, MODELS
 from samtune.secrets import HIDDEN, is_secret
 
 MOST_COMBINATIONS = 1024
+MOST_LISTED = 20
 
 
 def check_space(
@@ -72,7 +73,8 @@ def check_space(
                     if condition not in raw and not _known_path(condition, whole, raw):
                         problems.add(
                             (*place, "when"),
-                            f"{condition} is no setting."
+                            f"{condition} is no setting: write the path of one, searched "
+                            "or under trial, as in {sam.variant: asam}."
                             + did_you_mean(condition, [*raw, *_paths(whole, raw)]),
                         )
         space[path] = found
@@ -141,11 +143,15 @@ def _unknown_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, A
     if path == "sam.adaptive":
         return "is a shorthand; search sam.variant: {choice: [sam, asam]} instead."
     if path in ("training.seed", "dataset.name", "dataset.root"):
-        return "cannot be searched: trials would not compare."
+        return "cannot be searched: trials would not compare. Begin a study for each."
     if _known_path(path, whole, raw_space):
         return ""
-    known = _paths(whole, raw_space)
-    return f"trial has no such setting.{did_you_mean(path, known)}"
+    known = list(_paths(whole, raw_space))
+    section = path.partition(".")[0]
+    beside = [other for other in known if other.startswith(f"{section}.")] or known
+    listed = f" There are: {', '.join(beside[:MOST_LISTED])}"
+    listed += ", ..." if len(beside) > MOST_LISTED else "."
+    return f"trial has no such setting.{did_you_mean(path, known) or listed}"
 
 
 def _known_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, Any]) -> bool:
@@ -160,11 +166,12 @@ def _paths(whole: Mapping[str, Any], raw_space: Mapping[str, Any]) -> Iterator[s
     trial = whole.get("trial")
     for section, registry in (("model", MODELS), ("dataset", DATASETS)):
         yield f"{section}.name"
-        for name in _possible_names(section, trial, raw_space):
+        # Without a name that can be read anything may be meant; that is said of the name.
+        for name in _possible_names(section, trial, raw_space) or [""]:
             known = registry[name].schema.model_fields if name in registry else ["*"]
             yield from (f"{section}.{key}" for key in known)
     yield "optimizer.name"
-    for name in _possible_names("optimizer", trial, raw_space):
+    for name in _possible_names("optimizer", trial, raw_space) or [""]:
         try:
             signature = inspect.signature(optimizer_class(name))
         except UnknownNameError:
@@ -195,7 +202,9 @@ def _check_values(
     """Lays each end and choice over the base trial, so that a bad range fails before trial 37."""
     for path, distributions in space.items():
         section = path.partition(".")[0]
-        for distribution in distributions if section in sections else ():
+        if section not in sections or problems.any_at(("search_space", path)):
+            continue
+        for distribution in distributions:
             needed = {
                 condition: allowed[0] if isinstance(allowed, list) else allowed
                 for condition, allowed in (distribution.when or {}).items()
@@ -270,7 +279,10 @@ def _conditions_first(
             if not any(c in waiting for d in distributions for c in d.when or {})
         ]
         if not ready:
-            problems.add(("search_space",), f"the conditions of {', '.join(waiting)} form a ring.")
+            problems.add(
+                ("search_space",),
+                f"the conditions of {', '.join(waiting)} form a ring; take one 'when' out.",
+            )
             return space
         for path in ready:
             ordered[path] = waiting.pop(path)

@@ -62,7 +62,7 @@ def check_study(
         try:
             load_plugins(wanted, folder)
         except SamtuneError as error:  # the names it registers would all be unknown
-            problems.add(("plugins",), str(error))
+            problems.add(("plugins",), f"{error}.")
             problems.raise_if_any()
 
     for key in raw:

@@ -47,6 +47,9 @@ class Silent:
     def on_retry(self, key: str, reason: str) -> None:
         """Nothing."""
 
+    def on_interrupt(self) -> None:
+        """Nothing."""
+
 
 def run_study(
     study: StudyConfig | str | Path,

@@ -37,6 +37,10 @@ class Listener(Protocol):
         """A trial's worker was lost; another one takes the trial up."""
         ...
 
+    def on_interrupt(self) -> None:
+        """A signal asks the session to end; called inside the signal's handler."""
+        ...
+
 
 class Search:
     """Decides; `session` is the number under which it hands out trials."""

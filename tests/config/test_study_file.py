@@ -74,7 +74,11 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("momentum: 0.9", "dampening: abc", "optimizer.dampening: should be a valid number"),
         ("momentum: 0.9", "nesterov: 5", "optimizer.nesterov: should be a valid boolean, got 5"),
         ("sgd, lr: 0.1, momentum: 0.9", "adam, amsgrad: no", "amsgrad: should be a valid boolean"),
-        ("sgd, lr: 0.1, momentum: 0.9", "adam, betas: [0.9]", "optimizer.betas.1: is required"),
+        (
+            "sgd, lr: 0.1, momentum: 0.9",
+            "adam, betas: [0.9]",
+            "optimizer.betas: needs more values, got .0.9.",
+        ),
         ("sgd, lr: 0.1, momentum: 0.9", "muon", "torch.optim.Muon refuses this: .* 2D parameters"),
         ("sgd, lr: 0.1, momentum: 0.9", "adadelta", "No optimizer named 'adadelta'"),
         (
@@ -103,7 +107,7 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("search_space:", "trianing: {}\nsearch_space:", "Did you mean 'trial.training'"),
         ("sam.rho:", "sam.lr:", "Did you mean 'optimizer.lr'"),
         ("sam.rho:", "trianing.batch_size:", "Did you mean 'training.batch_size'"),
-        ("sam.rho:", "sam.xyz:", "sam.xyz: trial has no such setting.$"),
+        ("sam.rho:", "sam.xyz:", "sam.xyz: trial has no such setting. There are: sam.rho, sam.var"),
         ("name: sgd", "name: sgdd", "No optimizer named 'sgdd'. Did you mean 'sgd'"),
         ("name: sgd", "name: lbfgs", "No optimizer named 'lbfgs'"),
         ("momentum: 0.9", "nesterov: true", "torch.optim.SGD refuses this: Nesterov momentum"),
