@@ -189,8 +189,8 @@ def _scalar(node: Node) -> Any:
     yaml = YAML(typ="safe", pure=True)
     constructor = yaml.constructor
     assert isinstance(constructor, SafeConstructor)
-    if str(node.tag).endswith(":timestamp"):
-        return node.value  # a date means nothing here; the text can at least be quoted back
+    if str(node.tag).endswith((":timestamp", ":value", ":merge")):
+        return node.value  # a date, `=` and `<<` mean nothing here; they can be quoted back
     if len(node.value) > MAX_DIGITS and str(node.tag).endswith((":int", ":float")):
         raise ValueError(f"a number of {len(node.value)} characters; write it shorter")
     value = constructor.construct_object(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -55,11 +56,15 @@ def load_exported(path: str | Path, format: Format | None = None) -> nn.Module:
         SamtuneError: `samtune export` has not written this file.
     """
     path = Path(path)
-    if format_of(path, format) == "pt":
-        about = torch.load(path, map_location="cpu", weights_only=True)
-        weights = about.get("weights") if isinstance(about, dict) else None
-    else:
-        weights, about = load_weights(path, dict[str, Any])
+    try:
+        if format_of(path, format) == "pt":
+            about = torch.load(path, map_location="cpu", weights_only=True)
+            weights = about.get("weights") if isinstance(about, dict) else None
+        else:
+            weights, about = load_weights(path, dict[str, Any])
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise SamtuneError(f"{path} is no file of `samtune export`: {reason}") from error
     if weights is None or "model" not in about:
         raise SamtuneError(f"{path} is no file of `samtune export`: it does not name its model")
     recipe = about["model"]
