@@ -24,7 +24,7 @@ from tests.conftest import TINY
 
 SECONDS = 3.0
 TOLD = settings(
-    deadline=None, max_examples=1500, derandomize=True, suppress_health_check=list(HealthCheck)
+    deadline=None, max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
