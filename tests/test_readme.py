@@ -12,6 +12,7 @@ import pytest
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study import open_study
+from samtune.study.settings import Change, read_settings
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -44,3 +45,25 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     study = open_study("mine", tmp_path / "samtune_studies")
     assert len(study.trials) == 4
     assert all(t.config.model.name == "mlp" for t in study.trials)
+
+    # From elsewhere, too, the module that the user names is found where the study found it.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for words, expected in (
+        (["export", "mine", "-o", "best.pt"], "as recorded"),
+        (["resume", "mine", "study.trials=4"], "changed    study.trials: 3 -> 4"),
+    ):
+        named = ["--plugin", "my_models", "--storage", str(tmp_path / "samtune_studies")]
+        ended = subprocess.run(
+            [*command[:3], *words, *named],
+            capture_output=True,
+            text=True,
+            cwd=elsewhere,
+            timeout=200,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert expected in ended.stdout
+    settings = read_settings(study.folder.root)
+    assert settings is not None
+    assert settings.changes == [Change(2, "study.trials", 3, 4)]

@@ -150,7 +150,10 @@ class StudyFolder:
         if config and config.study.mode is None:
             problems.add(("study", "mode"), "is required in a study's own copy of its file.")
         problems.raise_if_any()
-        return accepted_config(read_settings(self.root)) or config
+        settings = read_settings(self.root)
+        if settings is None or settings.accepted == to_yaml(config):
+            return config
+        return accepted_config(settings) or config
 
     def checked_config(
         self, plugins: Sequence[str], plugin_folder: Path, overrides: Sequence[str] = ()

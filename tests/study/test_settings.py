@@ -49,13 +49,13 @@ REFUSED = [
     (
         r"\[0.01, 1.0\]",
         "[0.1, 1.0]",
-        "search_space.sam.rho: {'float': [0.01, 1.0], 'log': True} -> {'float': [0.1, 1.0], "
-        "'log': True} leaves out t0001's 0.05",
+        "search_space.sam.rho: {float: [0.01, 1.0], log: true} -> {float: [0.1, 1.0], "
+        "log: true} leaves out t0001's 0.05",
     ),
     (
         r"^  sam.rho:\n(    .*\n|  - .*\n)+",
         "",
-        "search_space.sam.rho: {'float': [0.01, 1.0], 'log': True} is gone; t0001 has 0.05 for it",
+        "search_space.sam.rho: {float: [0.01, 1.0], log: true} is gone; t0001 has 0.05 for it",
     ),
     (
         r"^search_space:\n",
