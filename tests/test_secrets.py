@@ -9,7 +9,7 @@ import pytest
 from samtune.data import load_dataset
 from samtune.errors import SamtuneError
 from samtune.secrets import is_secret, said_openly, without_passwords
-from tests.cli.test_cli import run_samtune
+from tests.cli.test_cli import _samtune as run_samtune
 from tests.conftest import TINY
 
 SECRET = "hf_0123456789abcdef"

@@ -31,7 +31,7 @@ class Ended:
     stderr: str
 
 
-def run_samtune(*arguments: str, cwd: Path) -> Ended:
+def _samtune(*arguments: str, cwd: Path) -> Ended:
     """The command in this process, which has torch imported already."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -54,20 +54,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a study file and one trained run."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "tiny.yaml").write_text(TINY)
-    trained = run_samtune("train", "tiny.yaml", cwd=folder)
+    trained = _samtune("train", "tiny.yaml", cwd=folder)
     assert trained.returncode == 0, trained.stderr
     assert "epoch 3/3 train_loss" in trained.stdout
     return folder
 
 
 def test_help_names_every_verb(workplace: Path) -> None:
-    shown = run_samtune("--help", cwd=workplace).stdout
+    shown = _samtune("--help", cwd=workplace).stdout
     for verb in ("check", "run", "resume", "train", "list", "show", "logs", "export", "sync", "ui"):
         assert f" {verb} " in shown
 
 
 def test_check_previews_the_study(workplace: Path) -> None:
-    checked = run_samtune("check", "tiny.yaml", cwd=workplace)
+    checked = _samtune("check", "tiny.yaml", cwd=workplace)
     assert checked.returncode == 0, checked.stderr
     for expected in (
         "study tiny: val_accuracy (max)",
@@ -82,24 +82,24 @@ def test_check_previews_the_study(workplace: Path) -> None:
 
 
 def test_training_again_goes_on_where_it_was(workplace: Path) -> None:
-    again = run_samtune("train", "tiny.yaml", cwd=workplace)
+    again = _samtune("train", "tiny.yaml", cwd=workplace)
     assert again.stdout.count("(from before)") == 3
-    other = run_samtune("train", "tiny.yaml", "sam.rho=0.5", cwd=workplace)
+    other = _samtune("train", "tiny.yaml", "sam.rho=0.5", cwd=workplace)
     assert other.returncode == 2
     assert "holds a run with other settings" in other.stderr
 
 
 def test_list_and_show_agree_and_parse(workplace: Path) -> None:
-    (listed,) = json.loads(run_samtune("list", "--json", cwd=workplace).stdout)
-    shown = json.loads(run_samtune("show", "tiny-train", "--json", cwd=workplace).stdout)
-    trial = json.loads(run_samtune("show", "tiny-train", "t0001", "--json", cwd=workplace).stdout)
+    (listed,) = json.loads(_samtune("list", "--json", cwd=workplace).stdout)
+    shown = json.loads(_samtune("show", "tiny-train", "--json", cwd=workplace).stdout)
+    trial = json.loads(_samtune("show", "tiny-train", "t0001", "--json", cwd=workplace).stdout)
     assert listed["name"] == shown["name"] == "tiny-train"
     assert listed["state"] == "finished"
     assert listed["best_value"] == shown["trials"][0]["value"] == trial["value"]
     assert [e["epoch"] for e in trial["epochs"]] == [1, 2, 3]
-    plain = run_samtune("show", "tiny-train", "t0001", cwd=workplace).stdout
+    plain = _samtune("show", "tiny-train", "t0001", cwd=workplace).stdout
     assert "t0001 finished" in plain
-    assert "tiny-train" in run_samtune("list", cwd=workplace).stdout
+    assert "tiny-train" in _samtune("list", cwd=workplace).stdout
 
 
 BROKEN = ["[]", '"text"', "{}", "3", "null", "", "[" * 100_000, '{"session": "x"}']
@@ -113,14 +113,14 @@ def test_a_damaged_study_is_a_sentence_and_hides_no_other(
     for name in ("good", "bad"):
         shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / name)
     (tmp_path / "bad" / file).write_text(content)
-    bad, good = json.loads(run_samtune("list", "--json", "--storage", ".", cwd=tmp_path).stdout)
+    bad, good = json.loads(_samtune("list", "--json", "--storage", ".", cwd=tmp_path).stdout)
     assert (bad["name"], bad["state"], good["state"]) == ("bad", "damaged", "finished")
-    assert "damaged" in run_samtune("list", "--storage", ".", cwd=tmp_path).stdout
+    assert "damaged" in _samtune("list", "--storage", ".", cwd=tmp_path).stdout
     for verb in (
         *(["show", "bad"], ["show", "bad", "t0001"], ["logs", "bad", "t0001"], ["resume", "bad"]),
         ["export", "bad", "-o", "best.pt"],
     ):
-        ended = run_samtune(*verb, "--storage", ".", cwd=tmp_path)
+        ended = _samtune(*verb, "--storage", ".", cwd=tmp_path)
         assert ended.returncode == 2
         assert Path(file).name in ended.stderr
 
@@ -129,7 +129,7 @@ def test_a_damaged_study_is_a_sentence_and_hides_no_other(
 def test_a_damaged_outcome_is_a_sentence(workplace: Path, tmp_path: Path, content: str) -> None:
     shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
     (tmp_path / "bad/trials/t0001/outcome.json").write_text(content)
-    ended = run_samtune("show", "bad", "--storage", ".", cwd=tmp_path)
+    ended = _samtune("show", "bad", "--storage", ".", cwd=tmp_path)
     assert ended.returncode == 2
     assert "outcome.json is damaged" in ended.stderr
 
@@ -151,7 +151,7 @@ def test_damaged_weights_are_a_sentence(
         best.write_bytes(b"no weights")
     else:
         save_weights(best, {"x": torch.ones(2)}, about)
-    ended = run_samtune("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
+    ended = _samtune("export", "bad", "-o", "best.pt", "--storage", ".", cwd=tmp_path)
     assert ended.returncode == 2
     assert message in ended.stderr
 
@@ -161,7 +161,7 @@ def test_an_address_that_is_none_is_a_sentence(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://[me:secret")
     for verb in (["ui"], ["sync", "tiny-train"]):
-        ended = run_samtune(*verb, cwd=workplace)
+        ended = _samtune(*verb, cwd=workplace)
         assert ended.returncode == 2
         assert "MLFLOW_TRACKING_URI is no address" in ended.stderr
         assert "secret" not in ended.stderr
@@ -177,39 +177,37 @@ def test_resuming_without_the_trials_is_refused(workplace: Path, tmp_path: Path)
     shutil.copytree(workplace / "samtune_studies/tiny-train", tmp_path / "bad")
     shutil.rmtree(tmp_path / "bad/trials")
     for verb in ("resume", "show"):
-        ended = run_samtune(verb, "bad", "--storage", ".", cwd=tmp_path)
+        ended = _samtune(verb, "bad", "--storage", ".", cwd=tmp_path)
         assert ended.returncode == 2
         assert "trials is gone" in ended.stderr
     assert not (tmp_path / "bad/trials").exists()
 
 
 def test_export_says_what_was_measured(workplace: Path) -> None:
-    done = run_samtune("export", "tiny-train", "-o", "model.pt", cwd=workplace)
+    done = _samtune("export", "tiny-train", "-o", "model.pt", cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert "as recorded" in done.stdout
     assert (workplace / "model.pt").exists()
 
 
 def test_the_registries_are_shown_and_parse(workplace: Path) -> None:
-    models = {
-        m["name"]: m for m in json.loads(run_samtune("models", "--json", cwd=workplace).stdout)
-    }
+    models = {m["name"]: m for m in json.loads(_samtune("models", "--json", cwd=workplace).stdout)}
     names = [p["name"] for p in models["wide_resnet"]["parameters"]]
     assert names == ["depth", "width_factor", "dropout"]
-    assert "digits" in run_samtune("datasets", cwd=workplace).stdout
-    one = run_samtune("models", "wide_resnet", cwd=workplace).stdout
+    assert "digits" in _samtune("datasets", cwd=workplace).stdout
+    one = _samtune("models", "wide_resnet", cwd=workplace).stdout
     assert "number of convolutions and linear layers: 10, 16, 22, 28" in one
 
 
 def test_training_once_needs_no_scheduler(workplace: Path) -> None:
     name = ("--name", "short")
     overrides = ("training.epochs=1", "study.scheduler.grace_epochs=2")
-    trained = run_samtune("train", "tiny.yaml", *overrides, *name, cwd=workplace)
+    trained = _samtune("train", "tiny.yaml", *overrides, *name, cwd=workplace)
     assert trained.returncode == 0, trained.stderr
 
 
 def test_a_name_of_digits_is_a_name(workplace: Path) -> None:
-    shown = run_samtune("run", "tiny.yaml", "--name", "2024", "--dry-run", cwd=workplace)
+    shown = _samtune("run", "tiny.yaml", "--name", "2024", "--dry-run", cwd=workplace)
     assert "study 2024:" in shown.stdout
 
 
@@ -245,7 +243,7 @@ def test_plugins_are_found_in_the_current_folder(
         "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 1024, num_classes))\n"
     )
     words = [module if word == "beside_me" else word for word in verb]
-    ended = run_samtune(*words, "--plugin", module, cwd=tmp_path)
+    ended = _samtune(*words, "--plugin", module, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert module in ended.stdout or "is rho away" in ended.stdout
 
@@ -301,7 +299,7 @@ def test_plugins_are_found_in_the_current_folder(
 def test_a_users_mistake_is_a_sentence_and_exit_code_2(
     workplace: Path, arguments: list[str], message: str
 ) -> None:
-    ended = run_samtune(*arguments, cwd=workplace)
+    ended = _samtune(*arguments, cwd=workplace)
     assert ended.returncode == 2
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -325,14 +323,14 @@ class Counting(torch.nn.Module):
 
 
 def test_run_tries_sam_on_its_own_model_first(workplace: Path) -> None:
-    sound = run_samtune("run", "tiny.yaml", "--dry-run", cwd=workplace)
+    sound = _samtune("run", "tiny.yaml", "--dry-run", cwd=workplace)
     assert "self-check passed: all 5 promises of SAM hold on wide_resnet" in sound.stdout
     (workplace / "counting.py").write_text(MOVING_STATISTICS)
     text = "plugins: [counting]\n" + TINY.replace(
         "{name: wide_resnet, depth: 10, width_factor: 1}", "{name: counting}"
     )
     (workplace / "counting.yaml").write_text(text)
-    moving = run_samtune("run", "counting.yaml", "--dry-run", cwd=workplace)
+    moving = _samtune("run", "counting.yaml", "--dry-run", cwd=workplace)
     assert moving.returncode == 0, moving.stderr
     said = " ".join(moving.stdout.split())
     assert "on counting this does not hold: the second pass moves no statistics" in said

@@ -27,7 +27,7 @@ from samtune.study import Study, StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.signals import Signals
-from tests.cli.test_cli import run_samtune
+from tests.cli.test_cli import _samtune as run_samtune
 from tests.conftest import TINY
 
 Make = Callable[..., StudyConfig]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import run_samtune
+from tests.cli.test_cli import _samtune as run_samtune
 
 WRONG = sorted((Path(__file__).parent / "wrong").glob("*.yaml"))
 SLOWEST_S = 3.0

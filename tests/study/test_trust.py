@@ -15,7 +15,7 @@ from samtune.errors import SamtuneError
 from samtune.export.formats import load_exported
 from samtune.study.folder import StudyFolder
 from samtune.training.checkpoint import load_state
-from tests.cli.test_cli import run_samtune
+from tests.cli.test_cli import _samtune as run_samtune
 from tests.conftest import TINY
 
 
