@@ -7,11 +7,14 @@ Python function stays a `ValueError`; an `assert` states an invariant of our own
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 NEAR = 0.6
+SHORTEST_BEGINNING = 4
 
 
 class SamtuneError(Exception):
@@ -42,7 +45,8 @@ class UnknownNameError(SamtuneError):
         names = sorted(known)
         listed = ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:20])}, ..."
         super().__init__(
-            f"No {kind} named {name!r}.{did_you_mean(name, names)} Registered: {listed}."
+            f"No {kind} named {name!r}.{did_you_mean(name, names)} "
+            f"Registered: {listed.removesuffix('.')}."
         )
 
 
@@ -70,6 +74,21 @@ class FencedError(SamtuneError):
     """A newer session or attempt has taken over; this one writes nothing more."""
 
 
+def raised(error: BaseException) -> str:
+    """What foreign code raised, and where: `KeyError: 'x' (my_models.py, line 12)`."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    not_theirs = {Path(__file__).parent, Path(os.__file__).parent}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if (
+            path.is_file()
+            and not not_theirs & {*path.parents}
+            and "site-packages" not in path.parts
+        ):
+            return f"{text} ({path.name}, line {frame.lineno})"
+    return text
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A suggestion with a leading space, or nothing where no known name is near.
 
@@ -92,4 +111,6 @@ def _nearness(name: str, other: str) -> float:
 def _similarity(one: str, other: str) -> float:
     if not one or not other:
         return 0
-    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
+    one, other = sorted((one.lower(), other.lower()), key=len)
+    begins = len(one) >= SHORTEST_BEGINNING and other.startswith(one)
+    return max(difflib.SequenceMatcher(None, one, other).ratio(), 0.9 * begins)

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from samtune.config.schema import StudyConfig, TrialConfig
+from samtune.config.left_behind import left_behind
+from samtune.config.schema import Named, StudyConfig, TrialConfig
 from samtune.config.space import FloatRange
 from samtune.config.trials import trial_with
 from samtune.data import DataSplits, open_dataset
-from samtune.errors import SamtuneError, StudyFileError
+from samtune.errors import SamtuneError, StudyFileError, raised
 from samtune.models import fetch_pretrained
 from samtune.registry import MODELS
 from samtune.tasks import study_metrics
@@ -78,10 +79,12 @@ class Preview:
         epochs: what all trials together will train, about.
         disk_bytes: states and weights at the end, at most.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
+        missing: why the data set is not there; then nothing is said of models, time and disk.
+        fetchable: whether running the study fetches it.
     """
 
     config: StudyConfig
-    data: DataSplits
+    data: DataSplits | None
     precision: Precision
     corners: list[Corner]
     rungs: list[tuple[int, int]]
@@ -89,19 +92,30 @@ class Preview:
     disk_bytes: int
     disk_free_bytes: int
     self_checks: dict[str, list[Finding] | str]
+    missing: str = ""
+    fetchable: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
+        """Optimizer steps of one epoch; 0 where the data set is not there."""
+        if self.data is None:
+            return 0
         return steps_per_epoch(self.config.trial.training, len(self.data.train))
 
 
 def preview(
-    config: StudyConfig, storage: Path, *, timed: bool = False, self_check: bool = False
+    config: StudyConfig,
+    storage: Path,
+    *,
+    timed: bool = False,
+    self_check: bool = False,
+    fetch: bool = True,
 ) -> Preview:
     """Checks that every trial of a study can run, and says what it will cost.
 
     Args:
+        fetch: whether the data set may be downloaded. If not, a study whose data set is not there
+            is previewed without it, and `Preview.missing` says so.
         timed: also measure a training step of the smallest and the largest model.
         self_check: also try, on the smallest of each model, that SAM does what it promises.
 
@@ -110,22 +124,47 @@ def preview(
         SamtuneError: the data set, the storage or a model's pretrained weights are not there.
     """
     free = free_space(storage)
-    data = open_dataset(config.trial.dataset.name, config.trial.dataset.params)
+    rungs = expected_rungs(config)
+    epochs = _expected_epochs(config, rungs)
+    fetchable = config.trial.dataset.params.get("download") is True
+    try:
+        data = _data(config.trial.dataset, fetch=fetch)
+    except SamtuneError as error:
+        if fetch:
+            raise
+        missing = str(error)
+        words = (missing, fetchable)
+        return Preview(config, None, _precision(config), [], rungs, epochs, 0, free, {}, *words)
     corners = sorted(_every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
         ends = [_timed(corner, config, data) for corner in ends]
-    rungs = expected_rungs(config)
     trials = config.wanted_trials + config.study.baseline
     # Weights and momentum (and an average) in each of two states, and the best weights once more.
     copies = 7 if _may_average(config) else 5
     disk = trials * copies * 4 * corners[-1].parameters
-    epochs = _expected_epochs(config, rungs)
     checks = _self_checks(corners, config, data) if self_check else {}
     return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
 
 
+def _data(dataset: Named, *, fetch: bool) -> DataSplits:
+    """The data set; without `fetch`, as it is on the disk now.
+
+    Raises:
+        SamtuneError: it is not there, or its factory refuses what it was given.
+    """
+    params = dataset.params
+    if not fetch and "download" in params:
+        params["download"] = False
+    return open_dataset(dataset.name, params)
+
+
 def warnings_of(config: StudyConfig) -> list[str]:
+    """What is allowed, and hardly meant."""
+    return [*_rho_on_another_scale(config), *left_behind(config)]
+
+
+def _rho_on_another_scale(config: StudyConfig) -> list[str]:
     """A sentence for each variant whose rho is searched on another variant's scale.
 
     That is so where the middle of the range, on the log scale, is not where this variant's best
@@ -211,12 +250,12 @@ def _every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
         try:
             _check_metric(config, trial, data)
             corners.append(_measured(values, trial, data))
-        except (ValueError, RuntimeError, IndexError, AssertionError) as error:
+        except Exception as error:  # noqa: BLE001 - foreign code: anything can come
             allowed = ", ".join(f"{path} = {value!r}" for path, value in values.items())
             size = "x".join(str(s) for s in data.image_size)
             problems[
                 f"search_space allows {allowed or 'the base trial'}, which does not work on "
-                f"{size} images with {data.in_channels} channels: {_in_words(error)}"
+                f"{size} images with {data.in_channels} channels: {_reason(error)}"
             ] = None
     if problems:
         raise StudyFileError(f"study {config.name}", list(problems))
@@ -241,6 +280,11 @@ def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> C
             model(images)
     parameters = sum(p.numel() for p in model.parameters())
     return Corner(values, parameters, counter.get_total_flops() // (2 * count))
+
+
+def _reason(error: Exception) -> str:
+    refusals = (SamtuneError, ValueError, RuntimeError)
+    return _in_words(error) if isinstance(error, refusals) else raised(error)
 
 
 def _in_words(error: Exception) -> str:
@@ -273,7 +317,13 @@ def _timed(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:
         task = trial_task(trial, data)
         batches = data.train_batches(trial.training.batch_size, cpu)
         inputs, targets = next(iter(batches.shuffled(0)))
-        sam_step(state, task, inputs, targets)
+        try:
+            sam_step(state, task, inputs, targets)
+        except Exception as error:  # foreign code: anything can come
+            raise SamtuneError(
+                f"a training step of {trial.model.name} on {config.trial.dataset.name} fails: "
+                f"{raised(error)}"
+            ) from error
         started = time.perf_counter()
         sam_step(state, task, inputs, targets)
         step_s = time.perf_counter() - started

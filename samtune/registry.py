@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 
-from samtune.errors import SamtuneError, UnknownNameError
+from samtune.errors import SamtuneError, UnknownNameError, raised
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -229,8 +229,11 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:
+            top = module.partition(".")[0]
+            absent = isinstance(error, ModuleNotFoundError) and error.name == top
+            hint = f"; put {top}.py beside the study file, or install it" if absent else ""
             raise SamtuneError(
-                f"plugin {module!r} cannot be imported: {type(error).__name__}: {error}"
+                f"plugin {module!r} cannot be imported: {raised(error)}{hint}"
             ) from error
 
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "samtune"
 # The floors, from the ground up; a module imports from its own and from those below it only.
 LAYERS = [
     {"errors", "files"},
+    {"secrets"},
     {"registry", "sam"},
     {"models", "data"},
     {"tasks"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study import open_study
+from samtune.study.settings import Change, read_settings
 from tests.commands import samtune_here
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -40,3 +43,20 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     study = open_study("mine", tmp_path / "samtune_studies")
     assert len(study.trials) == 4
     assert all(t.config.model.name == "mlp" for t in study.trials)
+
+    # From elsewhere, too, the module that the user names is found where the study found it.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    named = ["--plugin", "my_models", "--storage", str(tmp_path / "samtune_studies")]
+    command = [sys.executable, "-m", "samtune", "export", "mine", "-o", "best.pt", *named]
+    exported = subprocess.run(
+        command, capture_output=True, text=True, cwd=elsewhere, timeout=200, check=False
+    )
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    assert "as recorded" in exported.stdout
+    resumed = samtune_here("resume", "mine", "study.trials=4", *named, cwd=elsewhere)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "changed    study.trials: 3 -> 4" in resumed.stdout
+    settings = read_settings(study.folder.root)
+    assert settings is not None
+    assert settings.changes == [Change(2, "study.trials", 3, 4)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from samtune.cli.console import new_console
 from samtune.cli.options import Overrides, Plugins, Storage, StudyFile
+from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
 
@@ -20,5 +21,8 @@ def check(
 
     config = read_study(file, overrides or [], plugin)
     console = new_console()
-    print_preview(console, preview(config, storage, timed=True))
+    found = preview(config, storage, timed=True, fetch=False)
+    print_preview(console, found)
+    if found.missing and not found.fetchable:
+        raise SamtuneError(found.missing)
     console.print(f"[green]{file} is fine.[/]")

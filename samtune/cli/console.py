@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -56,20 +56,33 @@ def describe(values: Mapping[str, Any]) -> str:
 
 def size(count: float) -> str:
     """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    number, unit = _three_digits(count, ("B", "kB", "MB", "GB", "TB"))
+    return f"{number} {unit}"
 
 
 def big(count: float) -> str:
     """A count for people: 36.5M."""
-    for unit in ("", "k", "M", "G"):
-        if count < 1000:
-            return f"{count:.3g}{unit}"
+    return "".join(_three_digits(count, ("", "k", "M", "G", "T")))
+
+
+def _three_digits(count: float, units: Sequence[str]) -> tuple[str, str]:
+    for unit in units:
+        if count < 999.5 or unit == units[-1]:
+            break
         count /= 1000
-    return f"{count:.3g}T"
+    return (f"{count:.3g}" if count < 999.5 else f"{count:.0f}"), unit
+
+
+def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds: float) -> str:
+    """`epoch 3/20 train_loss 0.4321 val_accuracy 0.9012 (0.31 s)`."""
+    shown = {k: v for k, v in metrics.items() if k.startswith(("train_", "val_"))}
+    values = " ".join(f"{name} {metric(value)}" for name, value in shown.items())
+    return f"epoch {epoch}/{epochs} {values} ({short_duration(seconds)})"
+
+
+def short_duration(seconds: float) -> str:
+    """As `duration`, but with two digits below ten seconds: `0.31 s`."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
+from rich.control import Control
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from samtune.cli.console import describe, duration, metric, table
+from samtune.cli.console import describe, duration, epoch_line, metric, table
 from samtune.config.schema import BEST, StudyConfig
+from samtune.study import Study
 from samtune.study.trial_folder import BASELINE_KEY, Outcome
 
-STATE_STYLE = {"finished": "green", "stopped": "dim", "running": "cyan"}
+STOPPING = "stopping after the current epoch of each trial; Ctrl-C again ends at once"
 
 
 class Display:
     """A `Listener` that draws.
 
     Args:
-        ended: values of the trials that ended in earlier sessions, by key.
+        before: the study as earlier sessions left it; None for a new one.
         to_run: how many trials this session runs.
     """
 
     def __init__(
-        self, config: StudyConfig, console: Console, ended: dict[str, float | None], to_run: int
+        self, config: StudyConfig, console: Console, before: Study | None, to_run: int
     ) -> None:
         self.config = config
         self.console = console
@@ -41,14 +45,21 @@ class Display:
         self.values: dict[str, dict[str, Any]] = {}
         self.running: dict[str, tuple[int, float | None]] = {}
         self.best: tuple[str, float] | None = None
-        for key, value in ended.items():
-            self._note(key, value)
-        self._live: Live | None = None
+        self.stopping = False
+        ended = [t for t in before.trials if t.outcome is not None] if before else []
+        self.total = len(ended) + before.left if before else to_run
+        for trial in ended:
+            self.values[trial.key] = trial.values
+            if trial.can_win:
+                self._note(trial.key, trial.value)
+        # A terminal of unknown size cannot be drawn on in place.
+        self._size = _terminal_size(console) if console.is_terminal else None
+        self._in_place = self._size is not None
 
     @contextmanager
     def shown(self) -> Iterator[Display]:
         """Draws while the body runs."""
-        if not self.console.is_terminal:
+        if not self._in_place:
             yield self
             return
         with Live(
@@ -58,8 +69,7 @@ class Display:
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-        ) as live:
-            self._live = live
+        ):
             yield self
 
     def on_start(self, key: str, values: dict[str, Any], epochs_done: int) -> None:
@@ -75,12 +85,8 @@ class Display:
         self.running[key] = (epoch, value)
         if self.config.study.select == "best":
             self._note(key, value)
-        shown = {k: v for k, v in metrics.items() if k.startswith(("train_", "val_"))}
-        self._line(
-            f"{self._name(key)} epoch {epoch}/{self.config.trial.training.epochs} "
-            + " ".join(f"{name} {metric(v)}" for name, v in shown.items())
-            + f" ({duration_s:.2g} s)"
-        )
+        epochs = self.config.trial.training.epochs
+        self._line(f"{self._name(key)} {epoch_line(epoch, epochs, metrics, duration_s)}")
 
     def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
         """A trial ended."""
@@ -108,6 +114,13 @@ class Display:
         self.running.pop(key, None)
         self._say(f"{self._name(key)} is left to the next session: {reason}", "red")
 
+    def on_interrupt(self) -> None:
+        """A signal came; it is acknowledged at once, although the epochs take their time."""
+        self.stopping = True
+        if not self._in_place:
+            # Not `print`, which the signal may have interrupted; the panel's own thread draws it.
+            os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
+
     def _note(self, key: str, value: float | None) -> None:
         if value is None:
             return
@@ -116,12 +129,12 @@ class Display:
 
     def _line(self, text: str) -> None:
         """An event that the panel shows anyhow."""
-        if not self.console.is_terminal:
+        if not self._in_place:
             print(text, flush=True)
 
     def _say(self, text: str, style: str) -> None:
         """An event that should stay on the screen."""
-        if self.console.is_terminal:
+        if self._in_place:
             self.console.print(text, style=style, markup=False)
         else:
             print(text, flush=True)
@@ -129,19 +142,33 @@ class Display:
     def _name(self, key: str) -> str:
         return f"{key} (baseline)" if key == BASELINE_KEY else key
 
+    def _follow_size(self) -> None:
+        """Begins on a cleared screen where lines of another width would wrap and stay behind."""
+        size = _terminal_size(self.console)
+        if size is None:
+            return  # lost for a moment: the last one known is the best there is
+        if size != self._size:
+            self.console.control(Control.clear(), Control.home())
+        self._size = self.console.size = size
+
     def _panel(self) -> Panel:
+        self._follow_size()
         done = sum(self.counts.values())
+        before = self.total - self.to_run
         elapsed = time.monotonic() - self.started
         head = Table.grid(padding=(0, 2))
         counts = ", ".join(f"{n} {state}" for state, n in dict(self.counts).items()) or "starting"
+        counts += f", {before} before" if before else ""
         eta = elapsed / done * (self.to_run - done) if done >= 3 else None
         head.add_row(
-            ProgressBar(total=max(1, self.to_run), completed=done, width=30),
-            f"{done}/{self.to_run} trials",
+            ProgressBar(total=max(1, self.total), completed=before + done, width=30),
+            f"{before + done}/{self.total} trials",
             counts,
             f"{duration(elapsed)}" + (f", about {duration(eta)} left" if eta is not None else ""),
         )
         parts: list[Any] = [head]
+        if self.stopping:
+            parts.append(Text(STOPPING, style="bold yellow"))
         if self.best:
             key, value = self.best
             values = describe(self.values.get(key, {}))
@@ -155,3 +182,12 @@ class Display:
             )
         parts.append(rows)
         return Panel(Group(*parts), title=f"study {self.config.name}", title_align="left")
+
+
+def _terminal_size(console: Console) -> ConsoleDimensions | None:
+    """What the terminal itself says; None where it does not know."""
+    try:
+        columns, rows = os.get_terminal_size(console.file.fileno())
+    except (OSError, ValueError):
+        return None
+    return ConsoleDimensions(columns, rows) if columns and rows else None

@@ -27,11 +27,14 @@ def export(
 ) -> None:
     """Export a trial's weights; the file is reloaded and measured before this says done."""
     from samtune import export as exporting
+    from samtune.registry import load_plugins
     from samtune.study import Study, StudyFolder
 
     kind = exporting.format_of(output, format)
     folder = StudyFolder.open(storage, name)
-    study = Study(folder, folder.checked_config(plugin or [], Path.cwd()))
+    folder.check_plugins(plugin or [])
+    load_plugins(plugin or [], folder.plugin_folder(plugin or []))
+    study = Study(folder, folder.config())
     chosen = study.trial(trial) if trial else None
     done = exporting.export(study, chosen, output, kind, overwrite=force)
     console = new_console()

@@ -19,6 +19,15 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Change what leaves past trials as they are: study.trials=40, study.resources.cpus=2, "
+        "'search_space.sam.rho={float: [0.01, 2]}'.",
+        show_default=False,
+    ),
+]
 StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study.", show_default=False)]
 Storage = Annotated[
     Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from samtune.cli.console import new_console, print_damage, seconds_of
-from samtune.cli.options import Address, Plugins, Storage, StudyName, TimeBudget
+from samtune.cli.options import Address, Changes, Plugins, Storage, StudyName, TimeBudget
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
 
 def resume(
     name: StudyName,
+    overrides: Changes = None,
     trials: Annotated[
         str | None,
         typer.Option(metavar="+N", help="Add this many trials, as in +20.", show_default=False),
@@ -37,11 +37,15 @@ def resume(
     from samtune.cli.run import attend
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
+    from samtune.study.manifest import other_versions
+    from samtune.study.settings import changes_between
     from samtune.tuning import resume_study
     from samtune.tuning.run import check_usable, extended
 
     folder = StudyFolder.open(storage, name)
-    config = extended(folder.checked_config(plugin or [], Path.cwd()), more)
+    plugin_folder = folder.plugin_folder(plugin or [])
+    accepted = folder.config()
+    config = extended(folder.checked_config(plugin or [], plugin_folder, overrides or []), more)
     if config.study.trials > MOST_TRIALS:
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
     before = Study(folder, config)
@@ -58,6 +62,10 @@ def resume(
         return
     done = sum(t.outcome is not None for t in before.trials)
     console.print(f"study {name}: {done} trials are done, {to_run} to go")
+    for change in changes_between(accepted, config):
+        console.print(f"  changed    {change}", markup=False, soft_wrap=True)
+    if other := other_versions(folder.manifest.versions):
+        console.print(f"[yellow]  note       {other}[/]", soft_wrap=True)
     if moved := tracking.store_of(folder.root).change:
         console.print(f"[yellow]{moved}.[/]", soft_wrap=True)
     attend(
@@ -70,7 +78,8 @@ def resume(
             address=address,
             listener=listener,
             plugins=plugin or (),
-            plugin_folder=Path.cwd(),
+            plugin_folder=plugin_folder,
+            overrides=overrides or (),
             force_unlock=force_unlock,
             time_budget_s=seconds_of(time_budget) if time_budget else None,
         ),

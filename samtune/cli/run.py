@@ -11,7 +11,7 @@ import typer
 
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
-from samtune.errors import EndedEarlyError, NoUsableTrialError
+from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study import DEFAULT_STORAGE, Study, StudyFolder, open_study
 
 
@@ -42,8 +42,11 @@ def run(
     StudyFolder.check_free(storage, config.name)
     seconds = seconds_of(time_budget) if time_budget else None
     console = new_console()
-    print_preview(console, preview(config, storage, timed=dry_run, self_check=True))
+    found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
+    print_preview(console, found)
     if dry_run:
+        if found.missing and not found.fetchable:
+            raise SamtuneError(found.missing)
         return
     where = storage / config.name
     console.print(f"  folder     {where}, MLflow {_tracking_address()}\n")
@@ -78,9 +81,8 @@ def attend(
     from samtune.cli.summary import print_summary
     from samtune.cli.tracked import print_tracking
 
-    ended = {t.key: t.value for t in before.trials if t.can_win} if before else {}
     try:
-        with Display(config, console, ended, to_run).shown() as display:
+        with Display(config, console, before, to_run).shown() as display:
             study = start(display)
     except (EndedEarlyError, NoUsableTrialError):
         print_summary(console, open_study(folder.name, folder.parent))

@@ -15,14 +15,10 @@ from samtune.training.selfcheck import Finding
 
 def print_preview(console: Console, preview: Preview) -> None:
     """The space, the models at its corners, the scheduler's rungs and the cost."""
-    config, data = preview.config, preview.data
+    config = preview.config
     training = config.trial.training
     console.print(f"[bold]study {config.name}[/]: {config.study.metric} ({config.mode})")
-    height, width = data.image_size
-    console.print(
-        f"  data       {config.trial.dataset.name}, {height}x{width}x{data.in_channels}, "
-        f"{data.num_classes} classes: {len(data.train):,} to train, {len(data.val):,} to validate"
-    )
+    console.print(f"  data       {_data_in_words(preview)}", markup=False)
     for i, (path, distributions) in enumerate(config.search_space.items()):
         for distribution in distributions:
             console.print(f"  {'space' if not i else '':10} {path}: {in_words(distribution)}")
@@ -35,25 +31,37 @@ def print_preview(console: Console, preview: Preview) -> None:
         )
     how = f"{config.wanted_trials} trials by {config.study.sampler}"
     how += ", and a baseline with rho = 0" if config.study.baseline else ""
-    console.print(f"  trials     {how}; up to {training.epochs} epochs of {_steps(preview)}")
+    console.print(f"  trials     {how}; up to {training.epochs} epochs{_steps(preview)}")
     console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)
         console.print(f"  asha       about {reached}")
     cost = f"about {preview.epochs} epochs in all"
-    if all(corner.step_s for corner in preview.corners):
+    if preview.corners and all(corner.step_s for corner in preview.corners):
         ends = [(c.step_s or 0) * preview.steps_per_epoch * preview.epochs for c in preview.corners]
         cost += f", {duration(min(ends))} to {duration(max(ends))} of one trial slot"
-    console.print(
-        f"  cost       {cost}; up to {size(preview.disk_bytes)} of "
-        f"{size(preview.disk_free_bytes)} free on disk"
-    )
+    disk = f"{size(preview.disk_free_bytes)} free on disk"
+    if preview.corners:
+        disk = f"up to {size(preview.disk_bytes)} of {disk}"
+    console.print(f"  cost       {cost}; {disk}")
     for model, found in preview.self_checks.items():
         console.print(f"  self-check {_self_check_in_words(model, found)}")
     if preview.disk_bytes > preview.disk_free_bytes:
         console.print("[yellow]  note       the disk is too small for all that[/]")
     for sentence in warnings_of(config):
-        console.print(f"[yellow]  note       {sentence}[/]")
+        console.print(f"[yellow]  note       {escape(sentence)}[/]")
+
+
+def _data_in_words(preview: Preview) -> str:
+    name, data = preview.config.trial.dataset.name, preview.data
+    if data is None:
+        fetched = "; `samtune run` fetches it" if preview.fetchable else ""
+        return f"{name} is not here yet, so models, time and disk are not previewed{fetched}"
+    height, width = data.image_size
+    return (
+        f"{name}, {height}x{width}x{data.in_channels}, {data.num_classes} classes: "
+        f"{len(data.train):,} to train, {len(data.val):,} to validate"
+    )
 
 
 def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
@@ -192,7 +200,8 @@ def _print_gain(console: Console, study: Study) -> None:
 
 def _steps(preview: Preview) -> str:
     config: StudyConfig = preview.config
-    return f"{preview.steps_per_epoch} steps, batches of {config.trial.training.batch_size}"
+    batches = f"batches of {config.trial.training.batch_size}"
+    return f" of {preview.steps_per_epoch} steps, {batches}" if preview.data else f" in {batches}"
 
 
 def _precision(preview: Preview) -> str:

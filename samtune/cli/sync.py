@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from samtune.cli.console import new_console, print_damage
 from samtune.cli.options import Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
@@ -15,8 +13,8 @@ def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = 
     from samtune.registry import load_plugins
     from samtune.study import StudyFolder, open_study
 
-    load_plugins(plugin or [], Path.cwd())
     folder = StudyFolder.open(storage, name)
+    load_plugins(plugin or [], folder.plugin_folder(plugin or []))
     store = tracking.store_of(folder.root)
     console = new_console()
     print_damage(console, open_study(name, storage).damage)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
-from samtune.cli.console import metric, new_console
+from samtune.cli.console import epoch_line, new_console
 from samtune.cli.options import Overrides, Plugins, Storage, StudyFile
 from samtune.errors import NoUsableTrialError
 from samtune.study import DEFAULT_STORAGE
@@ -33,20 +34,21 @@ def train(
     run = f"{config.name}-train" if name is None else name
     console = new_console()
     precision = None
-    for progress in train_single(config, run, storage):
-        if progress.outcome is None:
-            if progress.precision != precision:  # it may change where a run goes on elsewhere
-                precision = progress.precision
-                shown_precision = config.trial.training.precision_in_words([precision])
-                console.print(f"precision {shown_precision}")
-            shown = {k: v for k, v in progress.metrics.items() if k.startswith(("train_", "val_"))}
-            console.print(
-                f"epoch {progress.epoch}/{config.trial.training.epochs} "
-                + " ".join(f"{key} {metric(value)}" for key, value in shown.items())
-                + ("  (from before)" if progress.replayed else f"  {progress.duration_s:.2g} s")
-            )
-        elif progress.outcome.state != "finished":
-            raise NoUsableTrialError(f"{progress.outcome.state}: {progress.outcome.reason}")
+    try:
+        for progress in train_single(config, run, storage, file.absolute().parent):
+            if progress.outcome is None:
+                if progress.precision != precision:  # it may change where a run goes on elsewhere
+                    precision = progress.precision
+                    shown = config.trial.training.precision_in_words([precision])
+                    console.print(f"precision {shown}")
+                epochs = config.trial.training.epochs
+                line = epoch_line(progress.epoch, epochs, progress.metrics, progress.duration_s)
+                console.print(line + (" (from before)" if progress.replayed else ""))
+            elif progress.outcome.state != "finished":
+                raise NoUsableTrialError(f"{progress.outcome.state}: {progress.outcome.reason}")
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on after the last epoch.", file=sys.stderr)
+        raise
     folder = StudyFolder.open(storage, run)
     commands = (folder.command("show", "t0001"), folder.command("export", "-o model.pt"))
     console.print("next:  " + "\n       ".join(commands), soft_wrap=True)

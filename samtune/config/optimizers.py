@@ -6,9 +6,7 @@ import functools
 from typing import Any
 
 from samtune.config.problems import Problems
-from samtune.config.schema import (
-    TrialConfig,
-)
+from samtune.config.schema import Named, SamConfig
 from samtune.config.yaml_reader import KeyPath
 from samtune.errors import UnknownNameError
 from samtune.registry import Entry
@@ -58,8 +56,8 @@ def optimizer_entry(name: str) -> Entry:
     return Entry(name, optimizer_class(name), None, frozenset({"params"}))
 
 
-def cannot_step(trial: TrialConfig) -> str:
-    """What torch or SAM says against the trial's optimizer, from two steps with it.
+def cannot_step(named: Named, sam: SamConfig) -> str:
+    """What torch or SAM says against a trial's optimizer, from two steps with it.
 
     Much is refused in a step only: wrong types, weights of a shape that Muon cannot take, numbers
     that overflow.
@@ -68,11 +66,11 @@ def cannot_step(trial: TrialConfig) -> str:
 
     from samtune.sam import SAM
 
-    cls = optimizer_class(trial.optimizer.name)
+    cls = optimizer_class(named.name)
     # A convolution's weights and a bias: what about every model has.
     weights = [torch.nn.Parameter(torch.ones(2, 2, 1, 1)), torch.nn.Parameter(torch.ones(2))]
     try:
-        optimizer = SAM(weights, cls, **trial.optimizer.params)
+        optimizer = SAM(weights, cls, **named.params)
         for _ in range(2):
             for weight in weights:
                 weight.grad = torch.full_like(weight, 0.5)
@@ -81,8 +79,9 @@ def cannot_step(trial: TrialConfig) -> str:
         reason = " ".join(str(error).split()).rstrip(".")
         return f"torch.optim.{cls.__name__} refuses this: {reason}"
     if not all(weight.isfinite().all() for weight in weights):
-        return f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
-    if trial.sam.variant == "msam":
+        found = f"torch.optim.{cls.__name__} takes the weights to infinity in two steps"
+        return f"{found}; take smaller values"
+    if sam.variant == "msam":
         try:
             with optimizer.at_momentum_neighbor():
                 pass

@@ -320,9 +320,9 @@ class StudyConfig(Config):
         """The distribution of `path` whose condition holds for these values, with its own name.
 
         The name is the path where it has one distribution, else the path with the index: to a
-        sampler these are different parameters.
+        sampler these are different parameters. None as well for a path that is not searched.
         """
-        distributions = self.search_space[path]
+        distributions = self.search_space.get(path, [])
         for i, distribution in enumerate(distributions):
             conditions = {c: values.get(c, self.value_of(c)) for c in distribution.when or {}}
             if distribution.applies(conditions):

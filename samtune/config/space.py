@@ -47,14 +47,26 @@ class _Range(_Distribution):
         if self.log and low <= 0:
             raise ValueError(f"a log scale needs a lower end above 0, got {low}")
         if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other")
+            raise ValueError("log and step exclude each other; leave one out")
         if self.step is not None:
             steps = (high - low) / self.step
             if steps > 2**53:
                 raise ValueError(f"from {low} to {high} there are too many steps of {self.step}")
             if not math.isclose(steps, round(steps), rel_tol=1e-9):
-                raise ValueError(f"steps of {self.step} from {low} do not meet {high}")
+                nearest = low + math.floor(steps) * self.step
+                raise ValueError(
+                    f"steps of {self.step} from {low} do not meet {high}; end at {nearest:.12g} or "
+                    f"{nearest + self.step:.12g}"
+                )
         return self
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value could be drawn from here."""
+        low, high = self.bounds
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        steps = (value - low) / self.step if self.step else 0
+        return bool(low <= value <= high and math.isclose(steps, round(steps), abs_tol=1e-8))
 
     bounds: tuple[Any, Any]
     step: Any
@@ -101,12 +113,19 @@ class Choice(_Distribution):
     @field_validator("choice")
     @classmethod
     def _must_differ(cls, choice: list[Any]) -> list[Any]:
-        if len({repr(c) for c in choice}) < len(choice):
-            raise ValueError("a value is listed twice")
+        seen: set[str] = set()
+        for value in choice:
+            if repr(value) in seen:
+                raise ValueError(f"{value!r} is listed twice; leave one out")
+            seen.add(repr(value))
         for value in choice:
             if not all(_is_value(part) for part in (value if isinstance(value, list) else [value])):
                 raise ValueError(f"{value!r} is no number, text, truth value or list of those")
         return choice
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value could be drawn from here."""
+        return value in self.choice
 
     @property
     def examples(self) -> Sequence[Any]:

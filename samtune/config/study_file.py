@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -25,9 +25,9 @@ from samtune.config.schema import (
 )
 from samtune.config.search_space import check_space
 from samtune.config.space import Distribution, FloatRange
-from samtune.config.trials import check_trial_at
+from samtune.config.trials import CheckedTrial, check_trial_at
 from samtune.config.yaml_reader import Document, read_yaml
-from samtune.errors import did_you_mean
+from samtune.errors import SamtuneError, did_you_mean
 from samtune.registry import MODELS, load_plugins
 
 
@@ -51,8 +51,6 @@ def check_study(
     document: Document, folder: Path, plugins: Sequence[str] | None = None
 ) -> StudyConfig:
     """Checks a parsed study file; relative paths in it start from `folder`."""
-    from samtune.tasks import study_metrics
-
     problems = Problems(document)
     raw = document.value
     if not isinstance(raw, dict):
@@ -61,7 +59,11 @@ def check_study(
         problems.raise_if_any()
     wanted = raw.get("plugins", []) if plugins is None else list(plugins)
     if isinstance(wanted, list) and all(isinstance(module, str) for module in wanted):
-        load_plugins(wanted, folder)
+        try:
+            load_plugins(wanted, folder)
+        except SamtuneError as error:  # the names it registers would all be unknown
+            problems.add(("plugins",), f"{error}.")
+            problems.raise_if_any()
 
     for key in raw:
         if key not in StudyConfig.model_fields:
@@ -69,18 +71,20 @@ def check_study(
             problems.add((key,), no_such_setting(key, StudyConfig.model_fields, sections))
     rest = {k: v for k, v in raw.items() if k in ("name", "plugins")}
     problems.validate(_Header, rest, ())
-    search = problems.validate(SearchConfig, raw.get("study", {}), ("study",))
+    search = _check_search(raw.get("study", {}), problems)
     trial = check_trial_at(raw.get("trial"), ("trial",), problems, folder)
-    space = check_space(raw.get("search_space"), raw, trial, problems)
-    if trial and search:
-        _check_search(search, trial, space, problems)
+    space = check_space(raw.get("search_space"), raw, trial, problems, folder)
+    mode = _check_metric(search, raw.get("trial"), problems)
+    _check_scheduler(search, trial, problems)
+    _check_sampler(search, space, problems)
     problems.raise_if_any()
-    assert trial is not None
-    assert search is not None
-    modes = study_metrics(MODELS[trial.model.name].task or "classification")
-    search = search.model_copy(update={"mode": modes[search.metric]})
+    assert trial.config is not None
     return StudyConfig(
-        name=raw["name"], trial=trial, search_space=space, study=search, plugins=wanted
+        name=raw["name"],
+        trial=trial.config,
+        search_space=space,
+        study=search.model_copy(update={"mode": mode}),
+        plugins=wanted,
     )
 
 
@@ -89,33 +93,59 @@ class _Header(Config):
     plugins: list[str] = Field(default_factory=list)
 
 
-def _check_search(
-    search: SearchConfig,
-    trial: TrialConfig,
-    space: Mapping[str, list[Distribution]],
-    problems: Problems,
-) -> None:
+def _check_search(raw: Any, problems: Problems) -> SearchConfig:
+    """How the search goes; what is wrong in it is noted, and left at its default."""
+    checked = problems.validate(SearchConfig, raw, ("study",))
+    if checked is not None or not isinstance(raw, dict):
+        return checked or SearchConfig()
+    return SearchConfig.model_validate(
+        {key: value for key, value in raw.items() if not problems.any_at(("study", key))}
+    )
+
+
+def _check_metric(search: SearchConfig, trial: Any, problems: Problems) -> Literal["min", "max"]:
+    """Whether the metric is better when small or large, as far as the model tells its task."""
     from samtune.tasks import study_metrics
 
-    metrics = study_metrics(MODELS[trial.model.name].task or "classification")
+    model = trial.get("model") if isinstance(trial, dict) else None
+    name = model.get("name") if isinstance(model, dict) else None
+    if not isinstance(name, str) or name not in MODELS or problems.any_at(("study", "metric")):
+        return "max"
+    metrics = study_metrics(MODELS[name].task or "classification")
     if search.metric not in metrics:
         problems.add(
             ("study", "metric"),
             f"no metric named {search.metric!r}.{did_you_mean(search.metric, metrics)} "
             f"There are: {', '.join(metrics)}.",
         )
-    elif search.mode not in (None, metrics[search.metric]):
+        return "max"
+    mode = metrics[search.metric]
+    if search.mode not in (None, mode):
         problems.add(
-            ("study", "mode"), f"{search.metric} is better when it is {metrics[search.metric]}imal."
+            ("study", "mode"),
+            f"{search.metric} is better when it is {mode}imal: leave mode out, or set it to "
+            f"{mode}, got {search.mode!r}.",
         )
-    epochs, grace_epochs = trial.training.epochs, search.scheduler.grace_epochs
-    if search.scheduler.name != "none" and grace_epochs > epochs:
-        here, there = ("trial", "training", "epochs"), ("study", "scheduler", "grace_epochs")
-        if problems.is_overridden(here) and not problems.is_overridden(there):
-            sentence = f"must be at least {'.'.join(there)} ({grace_epochs}), got {epochs}."
-            problems.add(here, sentence)
-        else:
-            problems.add(there, f"must be at most training.epochs ({epochs}), got {grace_epochs}.")
+    return mode
+
+
+def _check_scheduler(search: SearchConfig, trial: CheckedTrial, problems: Problems) -> None:
+    here, there = ("trial", "training", "epochs"), ("study", "scheduler", "grace_epochs")
+    if "training" not in trial.sections or problems.any_at(("study", "scheduler")):
+        return
+    epochs, grace_epochs = trial.sections["training"]["epochs"], search.scheduler.grace_epochs
+    if search.scheduler.name == "none" or grace_epochs <= epochs:
+        return
+    if problems.is_overridden(here) and not problems.is_overridden(there):
+        sentence = f"must be at least {'.'.join(there)} ({grace_epochs}), got {epochs}."
+        problems.add(here, sentence)
+    else:
+        problems.add(there, f"must be at most training.epochs ({epochs}), got {grace_epochs}.")
+
+
+def _check_sampler(
+    search: SearchConfig, space: Mapping[str, list[Distribution]], problems: Problems
+) -> None:
     if search.sampler == "grid":
         endless = [
             path
@@ -127,7 +157,10 @@ def _check_search(
                 ("study", "sampler"), f"grid needs a step or a choice for {', '.join(endless)}."
             )
     if search.sampler in ("grid", "cmaes") and any(d.when for ds in space.values() for d in ds):
-        problems.add(("study", "sampler"), f"{search.sampler} cannot draw conditional parameters.")
+        problems.add(
+            ("study", "sampler"),
+            f"{search.sampler} cannot draw conditional parameters; take tpe, or no 'when'.",
+        )
 
 
 def to_yaml(config: StudyConfig) -> str:

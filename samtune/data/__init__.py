@@ -23,8 +23,9 @@ from samtune.data import (  # noqa: F401 - importing registers
     svhn,
 )
 from samtune.data.splits import DataSplits, Images
-from samtune.errors import SamtuneError
+from samtune.errors import SamtuneError, raised
 from samtune.registry import DATASETS
+from samtune.secrets import from_environment
 
 __all__ = [
     "DataSplits",
@@ -58,7 +59,8 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
     """
     entry = DATASETS[name]
     # A trial's record holds plain values: the schema makes paths of paths again.
-    splits = entry.factory(**dict(entry.schema.model_validate(params)))
+    with from_environment(params) as resolved:
+        splits = entry.factory(**dict(entry.schema.model_validate(resolved)))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
     return splits
@@ -84,5 +86,5 @@ def dataset_problems(name: str) -> Iterator[None]:
     except Exception as error:  # a plugin's code: anything can come
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         if not reason or not isinstance(error, SPEAKING):
-            reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
+            reason = raised(error)
         raise SamtuneError(f"dataset {name}: {reason}") from error

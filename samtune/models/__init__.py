@@ -20,6 +20,7 @@ from samtune.models import (  # noqa: F401 - importing registers
 )
 from samtune.models.pretrained import architecture_alone
 from samtune.registry import MODELS
+from samtune.secrets import from_environment
 
 __all__ = ["architecture_alone", "build_model", "fetch_pretrained", "model_names"]
 
@@ -56,7 +57,8 @@ def build_model(
         raise ValueError(f"model {name!r} needs the images' size: image_size=(height, width)")
     provided = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     wanted = {key: value for key, value in provided.items() if entry.accepts(key)}
-    model = entry.factory(**wanted, **params)
+    with from_environment(params) as resolved:
+        model = entry.factory(**wanted, **resolved)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model {name!r}: its factory returned {type(model).__name__}, no Module")
     return model

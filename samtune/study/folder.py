@@ -1,7 +1,7 @@
 """The folder of a study: where everything lies, and who may write to it.
 
     <storage>/<name>/
-      study.yaml  manifest.json  lock  driver.log
+      study.yaml  settings.json  manifest.json  lock  driver.log
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
         epochs.jsonl         one line per finished epoch (`history`)
@@ -18,6 +18,7 @@ know their study by its id: another one may have got its name and its place.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import uuid
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from samtune.config.overrides import with_overrides
 from samtune.config.problems import Problems
 from samtune.config.schema import NAME_PATTERN, StudyConfig
 from samtune.config.study_file import check_study, to_yaml
@@ -36,6 +38,7 @@ from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
 from samtune.study.driver import Driver
 from samtune.study.manifest import SCHEMA, Manifest, _Schema, installed_versions
+from samtune.study.settings import accepted_config, check_changes, read_settings, write_settings
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder
 
 DEFAULT_STORAGE = Path("samtune_studies")
@@ -55,18 +58,24 @@ class StudyFolder:
         self.study_id = study_id
 
     @classmethod
-    def create(cls, storage: Path, config: StudyConfig) -> StudyFolder:
+    def create(
+        cls, storage: Path, config: StudyConfig, plugin_folder: Path | None = None
+    ) -> StudyFolder:
         """A new study.
+
+        Args:
+            plugin_folder: where its plugins were found, if it has any.
 
         Raises:
             SamtuneError: the name is taken, or the storage cannot be written.
         """
         cls.check_free(storage, config.name)
         folder = cls(storage.absolute() / config.name)
+        folder._refuse_link(folder.root)
         try:
             folder._trials.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.root / "lock", timeout=0):
-                folder._write_new(config)
+                folder._write_new(config, plugin_folder)
         except Timeout:
             raise SamtuneError(f"study {config.name!r} is just being created or run") from None
         except OSError as error:
@@ -86,14 +95,14 @@ class StudyFolder:
                 f"{name}`, or take another name with --name."
             )
 
-    def _write_new(self, config: StudyConfig) -> None:
+    def _write_new(self, config: StudyConfig, plugin_folder: Path | None) -> None:
         self.check_free(self.root.parent, config.name)  # again, with the lock held
         if any(self._trials.iterdir()):
             raise SamtuneError(
                 f"{self.root} holds trials, but its manifest.json is gone: restore it from a "
                 "backup, or take another name with --name."
             )
-        self.save_config(config)
+        self.save_config(config, 0, plugin_folder)
         self.study_id = uuid.uuid4().hex
         self._write_manifest(Manifest(SCHEMA, self.study_id, 0, None, installed_versions()))
         for changed in (self.root, self.root.parent):
@@ -113,6 +122,7 @@ class StudyFolder:
             raise SamtuneError(f"there is no study in {storage}; is --storage right?")
         if name not in names:
             raise UnknownNameError("study", name, names)
+        folder._refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
         if written and written.schema != SCHEMA:
             raise SamtuneError(
@@ -145,21 +155,44 @@ class StudyFolder:
         return driver is not None and driver.is_alive
 
     def config(self) -> StudyConfig:
-        """The resolved study file, for reading: no model, data set or plugin is imported."""
+        """The resolved study file, for reading: no model, data set or plugin is imported.
+
+        What was edited in it since samtune wrote it counts from the next `resume` on.
+        """
         document = read_yaml(self.root / "study.yaml")
         problems = Problems(document)
         config: StudyConfig = problems.validate(StudyConfig, document.value, ())
         if config and config.study.mode is None:
             problems.add(("study", "mode"), "is required in a study's own copy of its file.")
         problems.raise_if_any()
-        return config
+        settings = read_settings(self.root)
+        if settings is None or settings.accepted == to_yaml(config):
+            return config
+        return accepted_config(settings) or config
 
-    def checked_config(self, plugins: Sequence[str], plugin_folder: Path) -> StudyConfig:
+    def checked_config(
+        self, plugins: Sequence[str], plugin_folder: Path, overrides: Sequence[str] = ()
+    ) -> StudyConfig:
         """The resolved study file, for training: checked, with the plugins the user names.
 
+        Args:
+            overrides: `KEY=VALUE` strings that go over what the file says.
+
         Raises:
-            SamtuneError: the study needs plugins that were not named.
+            SamtuneError: the study needs plugins that were not named, or its past trials would
+                mean something else under what was changed.
         """
+        self.check_plugins(plugins)
+        document = with_overrides(read_yaml(self.root / "study.yaml"), overrides)
+        config = check_study(document, plugin_folder, plugins)
+        accepted = accepted_config(read_settings(self.root))
+        if config != accepted:
+            records = [trial.record() for trial in self.trials()]
+            check_changes(accepted, config, [r for r in records if r], self.root)
+        return config
+
+    def check_plugins(self, plugins: Sequence[str]) -> None:
+        """Raises `SamtuneError` unless the user named every plugin that the study needs."""
         missing = [module for module in self.config().plugins if module not in plugins]
         if missing:
             flags = " ".join(f"--plugin {module}" for module in missing)
@@ -167,11 +200,26 @@ class StudyFolder:
                 f"study {self.name!r} uses {', '.join(missing)}, code that is imported only when "
                 f"you say so: add {flags}"
             )
-        return check_study(read_yaml(self.root / "study.yaml"), plugin_folder, plugins)
 
-    def save_config(self, config: StudyConfig) -> None:
-        """Writes the resolved study file."""
+    def save_config(
+        self, config: StudyConfig, session: int = 0, plugin_folder: Path | None = None
+    ) -> None:
+        """Writes the resolved study file, and what has changed in it since the last session."""
         write_atomically(self.root / "study.yaml", to_yaml(config).encode())
+        write_settings(self.root, config, session, plugin_folder if config.plugins else None)
+
+    def plugin_folder(self, plugins: Sequence[str]) -> Path:
+        """Where to look for modules the user names: here if they are here, else where they were.
+
+        Nothing is imported because a study's folder says so: without a name from the user this
+        folder is of no use.
+        """
+        here = Path.cwd()
+        tops = [module.partition(".")[0] for module in plugins]
+        if any((here / f"{top}.py").exists() or (here / top).is_dir() for top in tops):
+            return here
+        settings = read_settings(self.root)
+        return Path(settings.plugin_folder) if settings and settings.plugin_folder else here
 
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
@@ -202,7 +250,10 @@ class StudyFolder:
                 f"{self._trials} is gone, and with it every trial of study {self.name!r}: restore "
                 f"it from a backup, or remove {self.root} and start anew with `samtune run`"
             )
-        named = (p.name for p in self._trials.iterdir() if re.fullmatch(TRIAL_PATTERN, p.name))
+        paths = [p for p in self._trials.iterdir() if re.fullmatch(TRIAL_PATTERN, p.name)]
+        for path in paths:
+            self._refuse_link(path)
+        named = (path.name for path in paths)
         found = [self.trial(key) for key in sorted(named, key=lambda key: int(key[1:]))]
         return [t for t in found if (t.root / "trial.json").exists() or t.journal.exists()]
 
@@ -217,6 +268,7 @@ class StudyFolder:
         Raises:
             SamtuneError: another driver holds it.
         """
+        self._refuse_links()
         lock = FileLock(self.root / "lock")
         try:
             lock.acquire(timeout=0)
@@ -244,6 +296,21 @@ class StudyFolder:
                     self._write_manifest(replace(held, driver=None))
         finally:
             lock.release()
+
+    def _refuse_link(self, path: Path) -> None:
+        if path.is_symlink():
+            raise SamtuneError(
+                f"{path} is a link, and a study's files all lie in its own folder: put what it "
+                f"points at ({path.resolve()}) in its place, or name the folder that holds it "
+                "with --storage"
+            )
+
+    def _refuse_links(self) -> None:
+        """Looks through the whole folder before anything is written in it."""
+        for folder, names, files in os.walk(self.root):
+            for name in [*names, *files]:
+                self._refuse_link(Path(folder, name))
+            names[:] = [name for name in names if name != ".tune"]
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the folder over."""

@@ -37,6 +37,19 @@ class _Schema:
     schema: int
 
 
+def other_versions(begun_with: dict[str, str]) -> str:
+    """A sentence for a study that was begun with other versions than these; else nothing."""
+    now = installed_versions()
+    others = [
+        f"{name} {version} (now {now.get(name, 'not installed')})"
+        for name, version in begun_with.items()
+        if now.get(name) != version
+    ]
+    if not others:
+        return ""
+    return f"begun with {', '.join(others)}: numbers may differ from those of earlier trials"
+
+
 def installed_versions() -> dict[str, str]:
     """The versions a result depends on."""
     import platform

@@ -17,7 +17,9 @@ from samtune.study.trial_folder import trial_key
 from samtune.study.trial_run import Progress, run_trial
 
 
-def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Progress]:
+def train_single(
+    config: StudyConfig, name: str, storage: Path, plugin_folder: Path | None = None
+) -> Iterator[Progress]:
     """Trains `config.trial` and yields its progress; called again, it goes on where it was.
 
     Raises:
@@ -38,7 +40,7 @@ def train_single(config: StudyConfig, name: str, storage: Path) -> Iterator[Prog
     has_ended = folder is not None and folder.trial(trial_key(1)).outcome() is not None
     dataset = config.trial.dataset
     data = None if has_ended else open_dataset(dataset.name, dataset.params)
-    folder = folder or StudyFolder.create(storage, single)
+    folder = folder or StudyFolder.create(storage, single, plugin_folder)
     torch.set_num_threads(config.study.resources.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:

@@ -6,9 +6,9 @@ again without doubling a point, since every point carries its journal's own time
 the same code (`shipper`) once more.
 """
 
+from samtune.secrets import without_password
 from samtune.tracking.beside import following, wait_until_shipped
 from samtune.tracking.records import Report, pending
-from samtune.tracking.redaction import without_password
 from samtune.tracking.shipper import sync
 from samtune.tracking.store import store_of, tracking_uri
 

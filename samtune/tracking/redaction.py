@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-HIDDEN = "***"
-SECRET_WORDS = {
-    *("auth", "credential", "credentials", "passphrase", "passwd", "password", "pwd"),
-    *("secret", "secrets", "token", "apikey"),
-}
-KEY_WORDS = {"access", "account", "api", "encryption", "private", "sas", "signing"}
+from samtune.secrets import HIDDEN, is_secret, without_password
+
 SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-
-_CREDENTIALS = re.compile(r"(?<=://)([^/?#\s:@]*):([^/?#\s]*)@")
-_QUERY = re.compile(r"([?&;])([^=&;#\s?]+)=([^&;#\s'\"]+)")
-
-
-def is_secret(name: str) -> bool:
-    """Whether a parameter of this name looks like one that holds a secret: `token`, `api_key`."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
-    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
-    keys = (one in KEY_WORDS and two == "key" for one, two in pairwise(words))
-    return any(word in SECRET_WORDS for word in words) or any(keys)
-
-
-def without_password(text: str) -> str:
-    """The same text with `***` for what addresses in it hold of passwords and tokens."""
-    text = _CREDENTIALS.sub(rf"\1:{HIDDEN}@", text)
-    return _QUERY.sub(
-        lambda found: (
-            f"{found[1]}{found[2]}={HIDDEN}" if is_secret(unquote(found[2])) else found[0]
-        ),
-        text,
-    )
 
 
 def masked(text: str, uris: Iterable[str] = ()) -> str:

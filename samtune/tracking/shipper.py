@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from samtune.errors import SamtuneError
+from samtune.secrets import without_password
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
 from samtune.tracking.reading import StudyReader
 from samtune.tracking.records import Report, Shipped, ShippedRun, report
-from samtune.tracking.redaction import masked, without_password
+from samtune.tracking.redaction import masked
 from samtune.tracking.runs import PARENT, Runs, open_experiment
 from samtune.tracking.store import Store, remember, store_of, use_client_environment
 from samtune.tracking.writer import Writer

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from samtune.errors import SamtuneError
 from samtune.files import parse_json, write_json
-from samtune.tracking.redaction import HIDDEN, without_password
+from samtune.secrets import HIDDEN, without_password
 
 SQLITE = "sqlite:///"
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
+from samtune.secrets import without_password
 from samtune.study.journal import Entry, now_ms
 from samtune.study.study import Study, Trial
 from samtune.tracking import fields
 from samtune.tracking.faults import is_about_content, words
 from samtune.tracking.records import Shipped, ShippedRun, run_status
-from samtune.tracking.redaction import redacted, without_password
+from samtune.tracking.redaction import redacted
 from samtune.tracking.runs import PARENT, PARENT_TAG, Runs
 
 if TYPE_CHECKING:

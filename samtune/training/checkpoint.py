@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +32,17 @@ def save_state(path: Path, state: Mapping[str, Any]) -> str:
 
 
 def load_state(path: Path, sha256: str) -> dict[str, Any] | None:
-    """The state written by `save_state`, or None if the file is absent or not the same bytes."""
+    """The state written by `save_state`, or None if the file is absent or anything else."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     if hashlib.sha256(content).hexdigest() != sha256:
         return None
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # a pickle that would run code: not `save_state`'s
+        return None
     assert isinstance(state, dict)
     return state
 

@@ -47,6 +47,9 @@ class Silent:
     def on_retry(self, key: str, reason: str) -> None:
         """Nothing."""
 
+    def on_interrupt(self) -> None:
+        """Nothing."""
+
     def on_wait(self, key: str, reason: str) -> None:
         """Nothing."""
 
@@ -85,7 +88,7 @@ def run_study(
     if not isinstance(study, StudyConfig):
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
-    folder = StudyFolder.create(Path(storage), study)
+    folder = StudyFolder.create(Path(storage), study, plugin_folder)
     session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
     try:
         return session.run(folder, study)
@@ -106,6 +109,7 @@ def resume_study(
     listener: Listener | None = None,
     plugins: Sequence[str] = (),
     plugin_folder: Path | None = None,
+    overrides: Sequence[str] = (),
     force_unlock: bool = False,
     time_budget_s: float | None = None,
 ) -> Study:
@@ -115,10 +119,13 @@ def resume_study(
         more_trials: how many trials to add to what the study was to have.
         retry_failed: run the trials again that failed or had too little memory.
         plugins: the user's own modules that the study needs; a folder alone cannot name them.
+        plugin_folder: where they are looked for; None is here, else where the study found them.
+        overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
     folder = StudyFolder.open(Path(storage), name)
-    config = extended(folder.checked_config(plugins, plugin_folder or Path.cwd()), more_trials)
+    plugin_folder = plugin_folder or folder.plugin_folder(plugins)
+    config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
     session = _Session(
         address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
     )
@@ -144,7 +151,7 @@ class _Session:
 
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
         with folder.session(force_unlock=self.force_unlock) as number, handled_signals() as signals:
-            folder.save_config(config)
+            folder.save_config(config, number, self.plugin_folder)
             if self.retry_failed:
                 for trial in Study(folder, config).failed:
                     trial.folder.reopen()

@@ -39,6 +39,10 @@ class Listener(Protocol):
         """A trial's worker was lost; another one takes the trial up."""
         ...
 
+    def on_interrupt(self) -> None:
+        """A signal asks the session to end; called inside the signal's handler."""
+        ...
+
     def on_wait(self, key: str, reason: str) -> None:
         """A trial cannot be written down, and waits for its storage."""
         ...

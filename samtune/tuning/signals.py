@@ -47,6 +47,8 @@ class Signals:
         if self.received:
             os._exit(128 + signum)  # the journals are the truth, and they are on the disk
         self.received = signum
+        if self.search:
+            self.search.listener.on_interrupt()
         if self._in_tune:
             self.stop()
         else:

@@ -74,7 +74,11 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("momentum: 0.9", "dampening: abc", "optimizer.dampening: should be a valid number"),
         ("momentum: 0.9", "nesterov: 5", "optimizer.nesterov: should be a valid boolean, got 5"),
         ("sgd, lr: 0.1, momentum: 0.9", "adam, amsgrad: no", "amsgrad: should be a valid boolean"),
-        ("sgd, lr: 0.1, momentum: 0.9", "adam, betas: [0.9]", "optimizer.betas.1: is required"),
+        (
+            "sgd, lr: 0.1, momentum: 0.9",
+            "adam, betas: [0.9]",
+            "optimizer.betas: needs more values, got .0.9.",
+        ),
         ("sgd, lr: 0.1, momentum: 0.9", "muon", "torch.optim.Muon refuses this: .* 2D parameters"),
         ("sgd, lr: 0.1, momentum: 0.9", "adadelta", "No optimizer named 'adadelta'"),
         (
@@ -103,7 +107,7 @@ study: {metric: val_acc, scheduler: {name: asha, redution_factor: 2}}
         ("search_space:", "trianing: {}\nsearch_space:", "Did you mean 'trial.training'"),
         ("sam.rho:", "sam.lr:", "Did you mean 'optimizer.lr'"),
         ("sam.rho:", "trianing.batch_size:", "Did you mean 'training.batch_size'"),
-        ("sam.rho:", "sam.xyz:", "sam.xyz: trial has no such setting.$"),
+        ("sam.rho:", "sam.xyz:", "sam.xyz: trial has no such setting. There are: sam.rho, sam.var"),
         ("name: sgd", "name: sgdd", "No optimizer named 'sgdd'. Did you mean 'sgd'"),
         ("name: sgd", "name: lbfgs", "No optimizer named 'lbfgs'"),
         ("momentum: 0.9", "nesterov: true", "torch.optim.SGD refuses this: Nesterov momentum"),
@@ -381,3 +385,41 @@ def test_a_range_of_a_billion_values_is_checked_at_once(study_config: Make) -> N
         ("study: {", "study: {sampler: grid, "),
     )
     assert config.wanted_trials == 4
+
+
+def test_paths_among_choices_start_from_the_study_file_as_others_do(
+    tmp_path: Path, study_text: str
+) -> None:
+    (tmp_path / "folder_plugin.py").write_text(
+        "from pathlib import Path\n"
+        "from samtune import register_dataset\n\n"
+        "@register_dataset('in_folders')\n"
+        "def in_folders(*, masks: Path | None = None, label: str = 'x'): ...\n"
+    )
+    text = study_text.replace("digits, label_noise: 0.4", "in_folders, masks: a").replace(
+        "search_space:",
+        "search_space:\n  dataset.masks: {choice: [a, ../b, /c, null]}\n"
+        "  dataset.label: {choice: [a, b], when: {dataset.masks: [a, /c]}}",
+    )
+    config = check_study(parse_yaml(f"plugins: [folder_plugin]\n{text}", "x"), tmp_path)
+    (masks,), (label,) = (config.search_space[f"dataset.{key}"] for key in ("masks", "label"))
+    assert masks.examples == [str(tmp_path / "a"), str(tmp_path / "../b"), "/c", None]
+    assert label.examples == ["a", "b"]
+    assert label.when == {"dataset.masks": [str(tmp_path / "a"), "/c"]}
+    assert config.active("dataset.label", {}) == ("dataset.label", label)
+
+
+def test_a_mistake_in_one_section_hides_none_in_another(study_config: Make) -> None:
+    with pytest.raises(StudyFileError) as error:
+        study_config(
+            *(("depth: 10", "depth: 17"), ("batch_size: 400", "batchsize: 400")),
+            *(("lr: 0.1,", "lr: -0.1,"), ("{trials: 4, ", "{trails: 4, metric: val_acc, ")),
+            ("search_space:", "search_space:\n  dataset.label_noise: {choice: [0.1, 1.4]}"),
+        )
+    problems = " ".join(error.value.problems)
+    for expected in (
+        *("depth must be 10", "training.batchsize", "optimizer.lr", "study.trails"),
+        *("no metric named 'val_acc'", "dataset.label_noise: allows 1.4"),
+    ):
+        assert expected in problems
+    assert len(error.value.problems) == 6

@@ -10,6 +10,7 @@ from samtune.errors import SamtuneError, StudyFileError
 
 def test_scalars_are_yaml_1_2() -> None:
     text = "a: 1e-3\nb: yes\nc: 010\nd: 1:30\ne: 2024-01-02\nf: true\ng: null\nh: 0.5\n"
+    text += "i: =\nj: <<\n"
     assert parse_yaml(text, "x").value == {
         "a": 0.001,
         "b": "yes",
@@ -19,6 +20,8 @@ def test_scalars_are_yaml_1_2() -> None:
         "f": True,
         "g": None,
         "h": 0.5,
+        "i": "=",
+        "j": "<<",
     }
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from samtune import tracking
 from samtune.errors import SamtuneError
+from samtune.secrets import is_secret, without_password
 from samtune.study.folder import StudyFolder
-from samtune.tracking.redaction import is_secret, masked, redacted, without_password
+from samtune.tracking.redaction import masked, redacted
 from samtune.tracking.store import (
     CLIENT_ENVIRONMENT,
     remember,

@@ -41,8 +41,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
 
     path, marker = tmp_path / "state.pt", tmp_path / "ran"
     torch.save({"epoch": _Payload(marker)}, path)
-    with pytest.raises(Exception, match="[Ww]eights.only"):
-        load_state(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert load_state(path, hashlib.sha256(path.read_bytes()).hexdigest()) is None
     assert not marker.exists()
 
 

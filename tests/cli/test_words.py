@@ -1,0 +1,366 @@
+"""What verbs say while they work, and when something is not as it should be."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console, ConsoleDimensions
+
+from samtune.cli.console import big, duration, epoch_line, short_duration, size
+from samtune.cli.display import STOPPING, Display
+from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
+from samtune.preflight import warnings_of
+from samtune.study import Study, StudyFolder
+from samtune.study.journal import Entry, Journal
+from samtune.study.trial_folder import Outcome
+from samtune.tuning.signals import Signals
+from tests.cli.test_cli import _samtune as run_samtune
+from tests.conftest import TINY
+
+Make = Callable[..., StudyConfig]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short", "long"),
+    [
+        (0.314, "0.31 s", "0 s"),
+        (9.96, "10 s", "10 s"),
+        (99.4, "99 s", "99 s"),
+        (100.0, "2 min", "2 min"),
+        (12345.0, "3 h 26 min", "3 h 26 min"),
+    ],
+)
+def test_no_duration_has_an_exponent(seconds: float, short: str, long: str) -> None:
+    assert short_duration(seconds) == short
+    assert duration(seconds) == long
+
+
+@pytest.mark.parametrize("count", [0, 7, 999, 999.6, 99_960, 999_600, 1e15, 3e18])
+def test_no_size_has_an_exponent(count: float) -> None:
+    assert "e" not in size(count)
+    assert "e" not in big(count)
+    assert epoch_line(3, 9, {"val_loss": 0.5, "other": 1.0}, 120.0) == (
+        "epoch 3/9 val_loss 0.5000 (2 min)"
+    )
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+RAISING = """
+from torch import nn
+from samtune import register_model
+
+@register_model("raising_{when}")
+class Raising(nn.Module):
+    def __init__(self, *, num_classes: int, image_size: tuple[int, int], in_channels: int):
+        super().__init__()
+        self.when = "{when}"
+        if self.when == "made":
+            raise KeyError("no such layer")
+        self.layer = nn.Linear(in_channels * image_size[0] * image_size[1], num_classes)
+
+    def forward(self, x):
+        if self.when == "called" or self.when == "trained" and x.device.type != "meta":
+            raise TypeError("not these images")
+        return self.layer(x.flatten(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("made", "KeyError: 'no such layer' (raising_made_plugin.py, line 11)"),
+        ("called", "TypeError: not these images (raising_called_plugin.py, line 16)"),
+        ("trained", "TypeError: not these images (raising_trained_plugin.py, line 16)"),
+    ],
+)
+def test_a_model_that_raises_is_a_sentence_with_its_own_line(
+    workplace: Path, when: str, said: str
+) -> None:
+    plugin = f"raising_{when}_plugin"
+    (workplace / f"{plugin}.py").write_text(RAISING.replace("{when}", when))
+    model = f"model={{name: raising_{when}}}"
+    ended = run_samtune("check", "tiny.yaml", model, f"plugins=[{plugin}]", cwd=workplace)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_check_fetches_nothing_and_previews_what_needs_no_data(workplace: Path) -> None:
+    fetched = "dataset={name: cifar10, root: absent}"
+    ended = run_samtune("check", "tiny.yaml", fetched, cwd=workplace)
+    assert ended.returncode == 0, ended.stderr
+    assert "cifar10 is not here yet, so models, time and disk are not previewed" in ended.stdout
+    assert "`samtune run` fetches it" in ended.stdout
+    assert "4 reach epoch 1, 2 reach epoch 2" in ended.stdout
+    assert not list((workplace / "absent").glob("cifar*"))
+    given = "dataset={name: image_folder, root: absent}"
+    ended = run_samtune("check", "tiny.yaml", given, cwd=workplace)
+    assert ended.returncode == 2
+    assert "4 reach epoch 1" in ended.stdout
+    assert "absent" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("replacements", "notes"),
+    [
+        (
+            [("sam.rho:", "optimizer.name: {choice: [sgd, adam]}\n  sam.rho:")],
+            [],  # lr is searched, and adam has no momentum
+        ),
+        (
+            [
+                ("momentum: 0.9", "weight_decay: 5.0e-4"),
+                ("  optimizer.lr: {float: [0.01, 0.5], log: true}\n", ""),
+                ("sam.rho:", "optimizer.name: {choice: [sgd, adam]}\n  sam.rho:"),
+            ],
+            [
+                "optimizer adam trains with its own lr 0.001, weight_decay 0: lr 0.1, weight_decay "
+                "0.0005 under trial.optimizer is sgd's alone. Search lr and weight_decay to set it"
+            ],
+        ),
+        (
+            [
+                ("width_factor: 1", "width_factor: 1, dropout: 0.3"),
+                ("sam.rho:", "model.name: {choice: [wide_resnet, wrn_40_4]}\n  sam.rho:"),
+            ],
+            ["model wrn_40_4 trains with its own dropout 0.0: dropout 0.3 under trial.model is"],
+        ),
+    ],
+)
+def test_settings_that_another_name_leaves_behind_are_said(
+    study_config: Make, replacements: list[tuple[str, str]], notes: list[str]
+) -> None:
+    found = warnings_of(study_config(*replacements))
+    assert len(found) == len(notes)
+    for sentence, note in zip(found, notes, strict=True):
+        assert sentence.startswith(note)
+
+
+def test_a_file_that_is_not_there_has_near_ones(workplace: Path) -> None:
+    ended = run_samtune("check", "tyni.yaml", cwd=workplace)
+    assert ended.returncode == 2
+    assert "tyni.yaml cannot be read: No such file or directory. Did you mean 'tiny.yaml'?" in (
+        ended.stderr
+    )
+
+
+def test_ui_makes_no_database_where_no_study_was_run(workplace: Path) -> None:
+    ended = run_samtune("ui", cwd=workplace)
+    assert ended.returncode == 2
+    assert "no study was run from this folder yet" in ended.stderr
+    assert not (workplace / "mlflow.db").exists()
+
+
+def test_ui_on_a_busy_port_is_a_sentence(workplace: Path) -> None:
+    (workplace / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        ended = run_samtune("ui", "--port", port, cwd=workplace)
+    assert ended.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+    assert "take another with --port" in ended.stderr
+    assert "http://" not in ended.stdout
+
+
+def test_the_database_password_is_in_no_argument(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[list[str], dict[str, str]]] = []
+
+    def call(command: list[str], *, env: dict[str, str]) -> int:
+        called.append((command, env))
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:pa55@host/db")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ended = run_samtune("ui", "--port", port, cwd=workplace)
+    ((command, environment),) = called
+    assert "pa55" not in " ".join(command) + ended.stdout
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:pa55@host/db"
+    assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def _append(folder: StudyFolder, key: str, epoch: int) -> None:
+    metrics = {"val_accuracy": epoch / 10, "train_loss": 1.0}
+    Journal(folder.trial(key).journal).append(Entry(1, 1, epoch, metrics, 0.25, 1, "s", "0"))
+
+
+@pytest.fixture
+def begun(tmp_path: Path, study_config: Make) -> StudyFolder:
+    """A study of 4 trials and a baseline, of which two have ended."""
+    folder = StudyFolder.create(tmp_path / "samtune_studies", study_config())
+    values = {"sam.rho": 0.25, "optimizer.lr": 0.1}
+    for key in ("t0000", "t0001"):
+        given = {"sam.rho": 0.0} if key == "t0000" else values
+        folder.trial(key).hand_out(record_of(study_config(), key, given), 1)
+        _append(folder, key, 1)
+    folder.trial("t0000").end(Outcome("finished", 3))
+    folder.trial("t0001").end(Outcome("stopped", 1))
+    return folder
+
+
+def test_logs_that_follow_show_each_epoch_and_the_end(
+    begun: StudyFolder, study_config: Make
+) -> None:
+    trial = begun.trial("t0002")
+    trial.hand_out(record_of(study_config(), "t0002", {"sam.rho": 0.5, "optimizer.lr": 0.1}), 1)
+    _append(begun, "t0002", 1)
+
+    def work() -> None:
+        trial.log.write_text("hello from the model\n")
+        _append(begun, "t0002", 2)
+        time.sleep(0.4)
+        trial.end(Outcome("finished", 2))
+
+    with begun.session():
+        worker = threading.Thread(target=work)
+        worker.start()
+        ended = run_samtune("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
+        worker.join()
+    assert sorted(ended.stdout.splitlines()) == [
+        "epoch 1/3 val_accuracy 0.1000 train_loss 1.0000 (0.25 s)",
+        "epoch 2/3 val_accuracy 0.2000 train_loss 1.0000 (0.25 s)",
+        "hello from the model",
+    ]
+    assert "t0002 finished after epoch 2" in ended.stderr
+
+
+def test_following_a_study_that_nobody_runs_ends(begun: StudyFolder, study_config: Make) -> None:
+    begun.trial("t0002").hand_out(record_of(study_config(), "t0002", {"sam.rho": 0.5}), 1)
+    ended = run_samtune("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
+    assert ended.returncode == 0
+    assert "study tiny is not running; t0002 waits for `samtune resume`" in ended.stderr
+
+
+def _drawn(display: Display, console: Console) -> str:
+    with console.capture() as captured:
+        console.print(display._panel())
+    return captured.get()
+
+
+def test_a_resumed_study_counts_on_from_where_it_was(
+    begun: StudyFolder, study_config: Make
+) -> None:
+    before = Study(begun, study_config())
+    assert before.left == 3
+    console = Console(width=120, file=io.StringIO())
+    display = Display(study_config(), console, before, before.left)
+    assert "2/5 trials" in _drawn(display, console)
+    assert "2 before" in _drawn(display, console)
+    assert "best val_accuracy 0.1000" in _drawn(display, console)
+    display.on_start("t0002", {"sam.rho": 0.5}, 0)
+    display.on_end("t0002", Outcome("finished", 3), 0.5)
+    assert "3/5 trials" in _drawn(display, console)
+    assert "1 finished, 2 before" in _drawn(display, console)
+    new = Display(study_config(), console, None, 5)
+    assert "0/5 trials" in _drawn(new, console)
+
+
+def test_a_signal_is_acknowledged_at_once(
+    study_config: Make, capfd: pytest.CaptureFixture[str]
+) -> None:
+    display = Display(study_config(), Console(file=io.StringIO()), None, 5)
+    signals = Signals()
+    signals.search = SimpleNamespace(listener=display, stop=lambda: None)  # type: ignore[assignment]
+    with signals.during_tune():
+        try:
+            started = time.monotonic()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert time.monotonic() - started < 0.5
+        finally:
+            signals.restore()
+    assert capfd.readouterr().err == f"{STOPPING}\n"
+    assert STOPPING in _drawn(display, Console(width=120, file=io.StringIO()))
+
+
+@pytest.fixture
+def terminal() -> Console:
+    """A terminal of 100 columns; its file is the side that programs write to."""
+    _, follower = pty.openpty()
+    _resize(follower, 100)
+    return Console(file=os.fdopen(follower, "w"), force_terminal=True)
+
+
+def _resize(descriptor: int, columns: int) -> None:
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+
+def test_a_resized_terminal_is_cleared_and_a_lost_size_changes_nothing(
+    study_config: Make, terminal: Console
+) -> None:
+    display = Display(study_config(), terminal, None, 5)
+    clear = "\x1b[2J"
+    assert clear not in _drawn(display, terminal)
+    assert terminal.size == ConsoleDimensions(100, 40)
+    _resize(terminal.file.fileno(), 60)
+    assert clear in _drawn(display, terminal)
+    assert clear not in _drawn(display, terminal)
+    assert terminal.size == ConsoleDimensions(60, 40)
+    _resize(terminal.file.fileno(), 0)
+    assert clear not in _drawn(display, terminal)
+    assert terminal.size == ConsoleDimensions(60, 40)
+
+
+def test_a_terminal_of_unknown_size_gets_lines(
+    study_config: Make, terminal: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _resize(terminal.file.fileno(), 0)
+    display = Display(study_config(), terminal, None, 5)
+    with display.shown():
+        display.on_start("t0001", {"sam.rho": 0.5}, 0)
+    assert capsys.readouterr().out == "t0001 starts: rho 0.5\n"
+
+
+def test_resume_says_what_it_would_not_change_and_keeps_it(
+    begun: StudyFolder, study_config: Make
+) -> None:
+    folder = begun.root.parents[1]
+    refused = run_samtune("resume", "tiny", "training.epochs=8", cwd=folder)
+    assert refused.returncode == 2
+    assert "trial.training.epochs: 3 -> 8; t0000 was begun with 3" in refused.stderr
+    mistaken = run_samtune("resume", "tiny", "study.trails=8", cwd=folder)
+    assert "command line, study.trails: no such setting. Did you mean 'trials'?" in mistaken.stderr
+    assert begun.config() == study_config()
+
+
+def test_an_interrupted_run_says_how_it_goes_on(workplace: Path) -> None:
+    overrides = ("training.epochs=1000", "training.batch_size=100")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "samtune", "train", "tiny.yaml", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=workplace,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "Interrupted. The same command goes on after the last epoch.\n"
