@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +41,21 @@ def samtune_here(*arguments: str, cwd: Path) -> Ended:
     return Ended(code, out.getvalue(), err.getvalue())
 
 
-def start_samtune(*arguments: str) -> subprocess.Popen[str]:
+def start_samtune(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """The command in a process of its own, its two outputs as one stream."""
-    command = [sys.executable, "-m", "samtune", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "samtune", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=as_from_a_terminal,
+        cwd=cwd,
+        env=env,
+    )
+
+
+def as_from_a_terminal() -> None:
+    """A test that was started in the background has Ctrl-C switched off, and its children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

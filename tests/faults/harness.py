@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from samtune.registry import load_plugins
 from samtune.tuning.cluster import usable_cpus
+from tests.commands import start_samtune
 from tests.faults.oracle import MARK, PRINTED
 
 PLUGIN = '''
@@ -68,6 +69,7 @@ class Workplace:
         self.mlflow = f"sqlite:///{folder / 'mlflow.db'}"
         (folder / "slow_plugin.py").write_text(PLUGIN)
         (folder / "killed.yaml").write_text(study)
+        load_plugins(["slow_plugin"], folder)  # for who looks at the weights afterwards
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """`samtune` with these arguments; its output is kept."""
@@ -75,14 +77,7 @@ class Workplace:
         # A Ray of its own, not the one that this process may have started for other tests.
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
             environment.pop(name, None)
-        return subprocess.Popen(
-            [sys.executable, "-m", "samtune", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.folder,
-            env=environment,
-        )
+        return start_samtune(*arguments, cwd=self.folder, env=environment)
 
     def finish(self, process: subprocess.Popen[str], timeout_s: float = 240) -> int:
         """Waits for the end, and returns the exit code."""
