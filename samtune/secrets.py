@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +20,7 @@ SECRET_WORDS = {
     *("auth", "credential", "credentials", "passphrase", "passwd", "password", "pwd"),
     *("secret", "secrets", "token", "apikey"),
 }
-KEY_WORDS = {"access", "account", "api", "encryption", "private", "sas", "signing"}
+KEY_WORDS = {*SECRET_WORDS, "access", "account", "api", "encryption", "private", "sas", "signing"}
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PASSWORD = re.compile(r"(://[^/?#\s:@]*:)([^/?#\s@]+)(?=@)")
@@ -33,8 +32,9 @@ def is_secret(name: str) -> bool:
     """Whether a parameter of this name looks like one that holds a secret: `token`, `api_key`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
     words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
-    keys = (one in KEY_WORDS and two == "key" for one, two in pairwise(words))
-    return any(word in SECRET_WORDS for word in words) or any(keys)
+    if words[-1:] == ["key"]:
+        return words[-2:-1] != [] and words[-2] in KEY_WORDS
+    return words[-1:] != [] and words[-1] in SECRET_WORDS
 
 
 def without_password(text: str) -> str:

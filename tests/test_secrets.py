@@ -9,7 +9,7 @@ import pytest
 from samtune.data import load_dataset
 from samtune.errors import SamtuneError
 from samtune.secrets import is_secret, said_openly, without_password
-from tests.cli.test_cli import _samtune as run_samtune
+from tests.commands import samtune_here
 from tests.conftest import TINY
 
 SECRET = "hf_0123456789abcdef"
@@ -38,14 +38,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_secret_is_used_and_written_nowhere(workplace: Path) -> None:
-    trained = run_samtune("train", "tiny.yaml", "training.epochs=1", cwd=workplace)
+    trained = samtune_here("train", "tiny.yaml", "training.epochs=1", cwd=workplace)
     assert trained.returncode == 0, trained.stderr
     exported = ("export", "tiny-train", "-o", "best.pt", "--plugin", "private_plugin")
     shown = [
         trained,
-        run_samtune("check", "tiny.yaml", cwd=workplace),
-        run_samtune("show", "tiny-train", "t0001", cwd=workplace),
-        run_samtune(*exported, cwd=workplace),
+        samtune_here("check", "tiny.yaml", cwd=workplace),
+        samtune_here("show", "tiny-train", "t0001", cwd=workplace),
+        samtune_here(*exported, cwd=workplace),
     ]
     for ended in shown:
         assert ended.returncode == 0, ended.stderr
@@ -58,7 +58,7 @@ def test_a_secret_is_used_and_written_nowhere(workplace: Path) -> None:
 
 
 def test_what_a_data_set_says_of_its_secret_is_not_repeated(workplace: Path) -> None:
-    ended = run_samtune("run", "tiny.yaml", "--dry-run", "dataset.address=down", cwd=workplace)
+    ended = samtune_here("run", "tiny.yaml", "--dry-run", "dataset.address=down", cwd=workplace)
     assert ended.returncode == 2
     assert "ValueError: *** cannot reach down" in ended.stderr
     assert SECRET not in ended.stderr
@@ -68,7 +68,7 @@ def test_a_variable_that_is_not_set_is_named(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DIGITS_TOKEN")
-    ended = run_samtune("check", "tiny.yaml", cwd=workplace)
+    ended = samtune_here("check", "tiny.yaml", cwd=workplace)
     assert ended.returncode == 2
     assert "token is taken from the environment variable DIGITS_TOKEN, which is not" in ended.stderr
 
@@ -83,7 +83,7 @@ def test_a_variable_that_is_not_set_is_named(
     ],
 )
 def test_a_secret_written_out_is_refused_and_not_repeated(workplace: Path, override: str) -> None:
-    ended = run_samtune("check", "tiny.yaml", override, cwd=workplace)
+    ended = samtune_here("check", "tiny.yaml", override, cwd=workplace)
     assert ended.returncode == 2
     assert SECRET not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr

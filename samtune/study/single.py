@@ -13,7 +13,7 @@ from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
 from samtune.study.journal import Journal
-from samtune.study.trial_folder import trial_key
+from samtune.study.trial_folder import TrialFolder, trial_key
 from samtune.study.trial_run import Progress, run_trial
 
 
@@ -37,7 +37,7 @@ def train_single(
             raise SamtuneError(
                 f"{storage / name} holds a run with other settings; take another --name."
             )
-    has_ended = folder is not None and folder.trial(trial_key(1)).outcome() is not None
+    has_ended = folder is not None and _has_ended(folder.trial(trial_key(1)))
     dataset = config.trial.dataset
     data = None if has_ended else open_dataset(dataset.name, dataset.params)
     folder = folder or StudyFolder.create(storage, single, plugin_folder)
@@ -45,6 +45,10 @@ def train_single(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with folder.session() as session:
         trial = folder.trial(trial_key(1))
-        if trial.checked_outcome(len(Journal(trial.journal).epochs()))[0] is None:
+        if not _has_ended(trial):
             trial.hand_out(record_of(single, trial.key, {}), session)
         yield from run_trial(trial, session, device=device, data=data)
+
+
+def _has_ended(trial: TrialFolder) -> bool:
+    return trial.checked_outcome(len(Journal(trial.journal).epochs()))[0] is not None

@@ -31,7 +31,8 @@ def redacted(value: Any, name: str = "") -> Any:
         name: what it is called; all below a secret name is secret.
     """
     if isinstance(value, dict):
-        return {key: redacted(item, f"{name}.{key}") for key, item in value.items()}
+        below = name if is_secret(name) else ""
+        return {key: redacted(item, below or f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(item, name) for item in value]
     if not isinstance(value, str):

@@ -27,7 +27,7 @@ from samtune.study import Study, StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.signals import Signals
-from tests.cli.test_cli import _samtune as run_samtune
+from tests.commands import as_from_a_terminal, samtune_here
 from tests.conftest import TINY
 
 Make = Callable[..., StudyConfig]
@@ -98,7 +98,7 @@ def test_a_model_that_raises_is_a_sentence_with_its_own_line(
     plugin = f"raising_{when}_plugin"
     (workplace / f"{plugin}.py").write_text(RAISING.replace("{when}", when))
     model = f"model={{name: raising_{when}}}"
-    ended = run_samtune("check", "tiny.yaml", model, f"plugins=[{plugin}]", cwd=workplace)
+    ended = samtune_here("check", "tiny.yaml", model, f"plugins=[{plugin}]", cwd=workplace)
     assert ended.returncode == 2
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -106,14 +106,14 @@ def test_a_model_that_raises_is_a_sentence_with_its_own_line(
 
 def test_check_fetches_nothing_and_previews_what_needs_no_data(workplace: Path) -> None:
     fetched = "dataset={name: cifar10, root: absent}"
-    ended = run_samtune("check", "tiny.yaml", fetched, cwd=workplace)
+    ended = samtune_here("check", "tiny.yaml", fetched, cwd=workplace)
     assert ended.returncode == 0, ended.stderr
     assert "cifar10 is not here yet, so models, time and disk are not previewed" in ended.stdout
     assert "`samtune run` fetches it" in ended.stdout
     assert "4 reach epoch 1, 2 reach epoch 2" in ended.stdout
     assert not list((workplace / "absent").glob("cifar*"))
     given = "dataset={name: image_folder, root: absent}"
-    ended = run_samtune("check", "tiny.yaml", given, cwd=workplace)
+    ended = samtune_here("check", "tiny.yaml", given, cwd=workplace)
     assert ended.returncode == 2
     assert "4 reach epoch 1" in ended.stdout
     assert "absent" in ended.stderr
@@ -156,7 +156,7 @@ def test_settings_that_another_name_leaves_behind_are_said(
 
 
 def test_a_file_that_is_not_there_has_near_ones(workplace: Path) -> None:
-    ended = run_samtune("check", "tyni.yaml", cwd=workplace)
+    ended = samtune_here("check", "tyni.yaml", cwd=workplace)
     assert ended.returncode == 2
     assert "tyni.yaml cannot be read: No such file or directory. Did you mean 'tiny.yaml'?" in (
         ended.stderr
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there_has_near_ones(workplace: Path) -> None:
 
 
 def test_ui_makes_no_database_where_no_study_was_run(workplace: Path) -> None:
-    ended = run_samtune("ui", cwd=workplace)
+    ended = samtune_here("ui", cwd=workplace)
     assert ended.returncode == 2
     assert "no study was run from this folder yet" in ended.stderr
     assert not (workplace / "mlflow.db").exists()
@@ -174,7 +174,7 @@ def test_ui_on_a_busy_port_is_a_sentence(workplace: Path) -> None:
     (workplace / "mlflow.db").touch()
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = str(busy.getsockname()[1])
-        ended = run_samtune("ui", "--port", port, cwd=workplace)
+        ended = samtune_here("ui", "--port", port, cwd=workplace)
     assert ended.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "take another with --port" in ended.stderr
@@ -194,7 +194,7 @@ def test_the_database_password_is_in_no_argument(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:pa55@host/db")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    ended = run_samtune("ui", "--port", port, cwd=workplace)
+    ended = samtune_here("ui", "--port", port, cwd=workplace)
     ((command, environment),) = called
     assert "pa55" not in " ".join(command) + ended.stdout
     assert environment["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:pa55@host/db"
@@ -216,7 +216,7 @@ def begun(tmp_path: Path, study_config: Make) -> StudyFolder:
         given = {"sam.rho": 0.0} if key == "t0000" else values
         folder.trial(key).hand_out(record_of(study_config(), key, given), 1)
         _append(folder, key, 1)
-    folder.trial("t0000").end(Outcome("finished", 3))
+    folder.trial("t0000").end(Outcome("finished", 1))
     folder.trial("t0001").end(Outcome("stopped", 1))
     return folder
 
@@ -237,7 +237,7 @@ def test_logs_that_follow_show_each_epoch_and_the_end(
     with begun.session():
         worker = threading.Thread(target=work)
         worker.start()
-        ended = run_samtune("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
+        ended = samtune_here("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
         worker.join()
     assert sorted(ended.stdout.splitlines()) == [
         "epoch 1/3 val_accuracy 0.1000 train_loss 1.0000 (0.25 s)",
@@ -249,7 +249,7 @@ def test_logs_that_follow_show_each_epoch_and_the_end(
 
 def test_following_a_study_that_nobody_runs_ends(begun: StudyFolder, study_config: Make) -> None:
     begun.trial("t0002").hand_out(record_of(study_config(), "t0002", {"sam.rho": 0.5}), 1)
-    ended = run_samtune("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
+    ended = samtune_here("logs", "tiny", "t0002", "-f", cwd=begun.root.parents[1])
     assert ended.returncode == 0
     assert "study tiny is not running; t0002 waits for `samtune resume`" in ended.stderr
 
@@ -341,10 +341,10 @@ def test_resume_says_what_it_would_not_change_and_keeps_it(
     begun: StudyFolder, study_config: Make
 ) -> None:
     folder = begun.root.parents[1]
-    refused = run_samtune("resume", "tiny", "training.epochs=8", cwd=folder)
+    refused = samtune_here("resume", "tiny", "training.epochs=8", cwd=folder)
     assert refused.returncode == 2
     assert "trial.training.epochs: 3 -> 8; t0000 was begun with 3" in refused.stderr
-    mistaken = run_samtune("resume", "tiny", "study.trails=8", cwd=folder)
+    mistaken = samtune_here("resume", "tiny", "study.trails=8", cwd=folder)
     assert "command line, study.trails: no such setting. Did you mean 'trials'?" in mistaken.stderr
     assert begun.config() == study_config()
 
@@ -357,8 +357,10 @@ def test_an_interrupted_run_says_how_it_goes_on(workplace: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=workplace,
+        preexec_fn=as_from_a_terminal,
     )
     assert process.stdout is not None
+    assert process.stdout.readline().startswith("precision")
     assert process.stdout.readline().startswith("epoch 1")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

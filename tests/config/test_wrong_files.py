@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import _samtune as run_samtune
+from tests.commands import samtune_here
 
 WRONG = sorted((Path(__file__).parent / "wrong").glob("*.yaml"))
 SLOWEST_S = 3.0
@@ -31,7 +31,7 @@ def test_a_wrong_file_gets_its_sentences_and_exit_code_2(path: Path, tmp_path: P
     assert expected
     sentences = [line.removeprefix("# ") for line in expected[0].splitlines()]
     started = time.process_time()
-    ended = run_samtune("check", str(path), cwd=tmp_path)
+    ended = samtune_here("check", str(path), cwd=tmp_path)
     took_s = time.process_time() - started
     assert ended.returncode == 2
     assert "Traceback" not in ended.stdout + ended.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -74,13 +73,3 @@ def test_a_run_that_goes_on_elsewhere_names_both_precisions(
     trial = trained(study(), "moved", tmp_path)
     assert [entry.precision for entry in trial.epochs] == ["bf16", "fp32"]
     assert trial.precision == "auto (bf16, fp32)"
-
-
-def test_a_journal_that_does_not_say_the_precision_is_read(tmp_path: Path) -> None:
-    journal = trained(study(), "old", tmp_path).folder.journal
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert all(line.pop("precision") for line in lines)
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    trial = open_study("old", tmp_path).trials[0]
-    assert len(trial.epochs) == 2
-    assert trial.precision == "auto"

@@ -46,6 +46,7 @@ def stored(storage: Path) -> dict[str, Any]:
 
 def store(storage: Path, raw: dict[str, Any]) -> None:
     (storage / "single" / "study.yaml").write_text(json.dumps(raw))
+    (storage / "single" / "settings.json").unlink()  # where the text is kept that was accepted
 
 
 def fresh_epochs(progress: list[Progress]) -> list[int]:

@@ -114,4 +114,4 @@ def test_the_weights_on_disk_are_those_that_were_evaluated(
     assert measured == {name: trained.metrics[name] for name in measured}
     best = trial.best_epoch
     assert best is not None
-    assert load_weights(trial.folder.best_weights, dict)[1]["epoch"] == best.epoch
+    assert load_weights(trial.folder.file(best.weights), dict)[1]["epoch"] == best.epoch

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ import torch
 from samtune.errors import SamtuneError
 from samtune.export.formats import load_exported
 from samtune.study.folder import StudyFolder
+from samtune.study.journal import Journal
 from samtune.training.checkpoint import load_state
-from tests.cli.test_cli import _samtune as run_samtune
+from tests.commands import samtune_here
 from tests.conftest import TINY
 
 
@@ -33,7 +34,7 @@ class Planted:
 def planted(tmp_path: Path) -> tuple[Path, Path]:
     """A folder with a trained study whose every loadable file is a pickle that runs code."""
     (tmp_path / "tiny.yaml").write_text(TINY)
-    trained = run_samtune("train", "tiny.yaml", "training.epochs=2", cwd=tmp_path)
+    trained = samtune_here("train", "tiny.yaml", "training.epochs=2", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     marker = tmp_path / "executed"
     root = tmp_path / "samtune_studies/tiny-train"
@@ -41,11 +42,11 @@ def planted(tmp_path: Path) -> tuple[Path, Path]:
     for state in trial.glob("state-*.pt"):
         torch.save({"epoch": Planted(marker)}, state)
     digest = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in trial.glob("state-*.pt")}
-    journal = trial / "epochs.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    for line in lines:
-        line["sha256"] = digest[line["state"]]
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    journal = Journal(trial / "epochs.jsonl")
+    entries = journal.epochs()
+    journal.path.unlink()
+    for entry in entries:  # anew, so that the digests are those of the pickles
+        journal.append(replace(entry, sha256=digest[entry.state]))
     tune = root / ".tune/session-1"
     tune.mkdir(parents=True)
     for name in ("tuner.pkl", "searcher-state-x.pkl", "experiment_state-x.json"):
@@ -74,18 +75,18 @@ def test_no_verb_runs_code_from_a_study(planted: tuple[Path, Path], verb: list[s
     folder, marker = planted
     if verb[0] == "train":
         (folder / "samtune_studies/tiny-train/trials/t0001/outcome.json").unlink()
-    ended = run_samtune(*verb, cwd=folder)
+    ended = samtune_here(*verb, cwd=folder)
     assert not marker.exists()
     assert "Traceback" not in ended.stderr
 
 
 def test_weights_that_are_a_pickle_are_refused_and_not_run(planted: tuple[Path, Path]) -> None:
     folder, marker = planted
-    best = folder / "samtune_studies/tiny-train/trials/t0001/best.safetensors"
+    (best,) = (folder / "samtune_studies/tiny-train/trials/t0001").glob("best-*.safetensors")
     best.write_bytes(pickle.dumps(Planted(marker)))
-    ended = run_samtune("export", "tiny-train", "-o", "best.pt", cwd=folder)
+    ended = samtune_here("export", "tiny-train", "-o", "best.pt", cwd=folder)
     assert ended.returncode == 2
-    assert "no best weights on disk" in ended.stderr
+    assert "are damaged or gone" in ended.stderr
     assert not marker.exists()
     assert not (folder / "best.pt").exists()
 
@@ -110,7 +111,7 @@ def test_an_export_that_is_a_pickle_with_code_is_refused_in_a_sentence(tmp_path:
 def test_resume_runs_no_code_from_a_study(planted: tuple[Path, Path]) -> None:
     folder, marker = planted
     (folder / "samtune_studies/tiny-train/trials/t0001/outcome.json").unlink()
-    run_samtune("resume", "tiny-train", cwd=folder)
+    samtune_here("resume", "tiny-train", cwd=folder)
     assert not marker.exists()
 
 
@@ -118,7 +119,7 @@ def test_an_export_follows_no_link(planted: tuple[Path, Path]) -> None:
     folder, _ = planted
     (folder / "precious").write_text("kept")
     (folder / "best.pt").symlink_to("precious")
-    ended = run_samtune("export", "tiny-train", "-o", "best.pt", "--force", cwd=folder)
+    ended = samtune_here("export", "tiny-train", "-o", "best.pt", "--force", cwd=folder)
     assert ended.returncode == 2
     assert "is no ordinary file" in ended.stderr
     assert (folder / "precious").read_text() == "kept"

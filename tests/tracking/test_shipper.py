@@ -215,11 +215,14 @@ def test_epochs_trained_again_after_damage_replace_the_old_points(
 ) -> None:
     _ship(folder, uri)
     trial = folder.trial("t0001")
-    first, *_ = trial.journal.read_bytes().splitlines(keepends=True)
-    trial.journal.write_bytes(first)
+    begun, first, *_ = trial.journal.read_bytes().splitlines(keepends=True)
+    trial.journal.write_bytes(begun + first)
+    journal = Journal(trial.journal)
+    by = journal.begin(2)
     for epoch in (2, 3):
         metrics = {"val_accuracy": 0.9, "train_loss": 0.5}
-        Journal(trial.journal).append(Entry(2, 2, epoch, metrics, 0.5, T0 + 99_000, "s", "0"))
+        when = T0 + 99_000
+        journal.append(Entry(2, by.number, epoch, metrics, 0.5, when, "s", "0", worker=by.worker))
     _ship(folder, uri)
     points = points_of(uri, runs_of(uri)["t0001"], "val_accuracy")
     assert points == [(1, 0.1, T0 + 1000), (2, 0.9, T0 + 99_000), (3, 0.9, T0 + 99_000)]
@@ -260,7 +263,7 @@ def test_a_model_that_cannot_be_logged_leaves_the_winner_as_it_was(
         _, found = tracking.sync(folder)
         assert found.missing == ""
         assert [n for n in found.notes if "not registered" in n] == found.notes
-        assert "t0001 has no best weights on disk" in found.notes[0]
+        assert "the weights of trial t0001 after epoch 3" in found.notes[0]
         info = runs_of(uri)["t0001"].info
         assert (info.status, info.end_time) == ("FINISHED", T0 + 3000)
 

@@ -10,6 +10,7 @@ import mlflow
 import pytest
 
 from samtune import tracking
+from samtune.config.schema import Named
 from samtune.errors import SamtuneError
 from samtune.secrets import is_secret, without_password
 from samtune.study.folder import StudyFolder
@@ -170,10 +171,10 @@ def test_only_texts_are_redacted_and_all_below_a_secret_name() -> None:
 def test_a_secret_setting_reaches_neither_parameters_nor_the_study_file(
     folder: StudyFolder, uri: str
 ) -> None:
-    text = (folder.root / "study.yaml").read_text()
-    assert "{name: digits, " in text
-    secrets = "{name: digits, token: hf_abc, mirror: 'https://me:pw@host/x', "
-    (folder.root / "study.yaml").write_text(text.replace("{name: digits, ", secrets))
+    config = folder.config()
+    secrets = Named(name="digits", token="hf_abc", mirror="https://me:pw@host/x")
+    trial = config.trial.model_copy(update={"dataset": secrets})
+    folder.save_config(config.model_copy(update={"trial": trial}), 1, None)
     tracking.sync(folder)
     run = runs_of(uri)["study"]
     assert run.data.params["trial.dataset.token"] == "***"

@@ -30,6 +30,7 @@ def start(
             config = {
                 "study": str(study_folder.root),
                 "key": "t0001",
+                "study_id": study_folder.study_id,
                 "session": session,
                 "cpus": 1,
                 "gpus": 0,
