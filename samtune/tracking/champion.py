@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from samtune.study.study import Trial
@@ -24,8 +27,6 @@ def register(
         run_id: the trial's run; its state is left as it is.
         name: what the registered model is called.
     """
-    import mlflow
-
     assert best.selected_epoch is not None
     tags = {
         STUDY_TAG: client.get_run(run_id).data.tags[STUDY_TAG],
@@ -34,10 +35,31 @@ def register(
     }
     version = _registered(client, name, tags)
     if version is None:
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(registry_uri)
-        version = _log(best, run_id, name, tags)
+        with _as_defaults(uri, registry_uri):
+            version = _log(best, run_id, name, tags)
     client.set_registered_model_alias(name, "champion", version)
+
+
+@contextmanager
+def _as_defaults(uri: str, registry_uri: str) -> Iterator[None]:
+    """MLflow's own defaults while a model is logged, which takes no client; then as they were.
+
+    MLflow also writes them into the environment, where the next study's shipping would find them.
+    """
+    import mlflow
+
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(registry_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which is how it forgets
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type]
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _registered(client: MlflowClient, name: str, tags: dict[str, str]) -> str | None:

@@ -93,12 +93,12 @@ def connected(address: str | None) -> Iterator[Any]:
     os.environ.pop("RAY_TUNE_CALLBACKS", None)  # it would import and run whatever it names
     address = address or os.environ.get("RAY_ADDRESS")
     before = {name: os.environ.get(name) for name in (AUTH_MODE, AUTH_TOKEN)}
-    _authenticate(address)
     import ray
 
     if ray.is_initialized():  # a program that brings its own Ray keeps it
         yield ray
         return
+    _authenticate(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:
         options |= {"include_dashboard": False, "num_cpus": usable_cpus()}
@@ -129,21 +129,25 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _authenticate(address: str | None) -> None:
-    """Chooses the token before Ray is imported, which looks at the environment only then.
+    """Chooses the token that Ray shows and asks for.
 
     A Ray of our own gets a token of its own. Ray would write one to the home folder, and from then
     on clusters begun by `ray start` would ask for it; nor can it where that folder is read-only. A
     cluster that is given is taken as it is: where there is a token it is shown, and a cluster that
     asks for none does not mind.
     """
-    if AUTH_MODE in os.environ:
-        return
-    if not address:
-        os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
-        return
+    from ray import _raylet
+
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if AUTH_TOKEN in os.environ or file.is_file():
-        os.environ[AUTH_MODE] = "token"
+    if AUTH_MODE not in os.environ:
+        if not address:
+            os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
+        elif AUTH_TOKEN in os.environ or file.is_file():
+            os.environ[AUTH_MODE] = "token"
+    # Ray reads the environment once in a process, and an earlier session may have had another.
+    raylet: Any = _raylet  # which has no types
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _started_here() -> str:

@@ -283,6 +283,7 @@ def test_a_signal_is_acknowledged_at_once(
 ) -> None:
     display = Display(study_config(), Console(file=io.StringIO()), None, 5)
     signals = Signals()
+    as_from_a_terminal()
     signals.search = SimpleNamespace(listener=display, stop=lambda: None)  # type: ignore[assignment]
     with signals.during_tune():
         try:

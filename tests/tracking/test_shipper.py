@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -367,3 +368,16 @@ def _on_event(event: str, args: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_on_event)
+
+
+def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
+    uri: str, tmp_path: Path, study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next study of this process would look for its models in this one's registry."""
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    list(train_single(study_config(("epochs: 3", "epochs: 1")), "trained", tmp_path))
+    tracking.sync(StudyFolder.open(tmp_path, "trained"))
+    client = mlflow.MlflowClient(uri)
+    assert client.get_model_version_by_alias("trained", "champion").version == 1
+    assert os.environ["MLFLOW_TRACKING_URI"] == uri
+    assert "MLFLOW_REGISTRY_URI" not in os.environ

@@ -88,17 +88,21 @@ with connected(None) as ray:
         return 42
     print(ray.get(answer.remote(), timeout=60))
     print("auto:", os.environ.get("RAY_AUTH_MODE"))
+with connected(None) as ray:
+    print(ray.get(ray.put(43)))
 print("left behind:", sorted(os.listdir(Path.home())), "RAY_AUTH_MODE" in os.environ)
 """
 
 
 @pytest.mark.ray
-def test_a_local_ray_leaves_no_token_behind(home: Path) -> None:
+def test_a_local_ray_leaves_no_token_behind_and_can_be_started_again(home: Path) -> None:
     """One that stayed in the home folder would be asked for by every later `ray start`."""
     ran = subprocess.run(
         [sys.executable, "-c", LOCAL], capture_output=True, text=True, timeout=120, check=False
     )
-    assert ran.stdout.splitlines() == ["42", "auto: token", "left behind: [] False"], ran.stderr
+    assert ran.stdout.splitlines() == ["42", "auto: token", "43", "left behind: [] False"], (
+        ran.stderr
+    )
 
 
 def test_auto_joins_only_what_ray_start_began(home: Path) -> None:
