@@ -18,7 +18,7 @@ Only weights that have a gradient climb, and only they count in the norm. The ne
 its own, and a parameter shows the one or the other: the weights themselves are never written to
 between two steps, so they cannot come home changed, and coming home costs nothing. Whatever reads
 their memory past the parameter, such as a view made once or a CUDA graph captured by hand, stays
-at home; `samtune doctor --sam` finds models that do. FSDP2 (`fully_shard`) is such a reader, so there
+at home; `samtune doctor --sam` finds models that do. FSDP2 (`fully_shard`) is such a reader: there
 the neighbor is written into the shards, and the weights are copied back bit for bit.
 
 A step whose gradient is not finite is left out and counted. If it is the gradient of the climb, the
