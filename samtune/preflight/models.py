@@ -78,7 +78,7 @@ def _fetch_pretrained(trials: Sequence[TrialConfig]) -> None:
 
 def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> Corner:
     trial_task(trial, data)
-    count = min(2, trial.training.batch_size, len(data.train))
+    count = min(2, _fewest_images(trial), len(data.train))
     with torch.device("meta"):
         model = new_model(trial, data)
         images = torch.empty(count, data.in_channels, *data.image_size)
@@ -86,6 +86,15 @@ def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> C
             model(images)
     parameters = sum(p.numel() for p in model.parameters())
     return Corner(values, parameters, counter.get_total_flops() // (2 * count))
+
+
+def _fewest_images(trial: TrialConfig) -> int:
+    """How many images the smallest forward pass of a training step sees."""
+    fewest = [trial.training.batch_size]
+    for size in (trial.sam.micro_ascent, trial.training.micro_batch_size):
+        if size:
+            fewest = [part for whole in fewest for part in (min(size, whole), whole % size or size)]
+    return min(fewest)
 
 
 def _reason(error: Exception) -> str:
@@ -96,7 +105,10 @@ def _reason(error: Exception) -> str:
 def _in_words(error: Exception) -> str:
     reason = " ".join(str(error).split())[:300]
     if "more than 1 value per channel" in reason:
-        return "batch norm needs more than one value a channel; raise training.batch_size"
+        return (
+            "batch norm needs more than one value a channel; raise training.batch_size, or the "
+            "parts that training.micro_batch_size or sam.micro_ascent make of it"
+        )
     return reason
 
 
