@@ -487,9 +487,11 @@ class SAM(Optimizer):
         norm: Any = _global_norm(gradients) if grad_norm is None else grad_norm
         if math.isfinite((norm.full_tensor() if _is_sharded(norm) else norm).item()):
             return True
+        if grad_norm is not None:
+            return False
         # Finite gradients can have a norm that is not.
         smaller = [gradient * 1e-30 for gradient in gradients]
-        return grad_norm is None and math.isfinite(_global_norm(smaller).item())
+        return math.isfinite(_global_norm(smaller).item())
 
     def _skips_on_device(self, group: dict[str, Any]) -> bool:
         if not group.get("fused") or group["sigma"]:
