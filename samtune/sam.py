@@ -18,7 +18,7 @@ Only weights that have a gradient climb, and only they count in the norm. The ne
 its own, and a parameter shows the one or the other: the weights themselves are never written to
 between two steps, so they cannot come home changed, and coming home costs nothing. Whatever reads
 their memory past the parameter, such as a view made once or a CUDA graph captured by hand, stays
-at home; `samtune.selfcheck` finds models that do. FSDP2 (`fully_shard`) is such a reader, so there
+at home; `samtune doctor --sam` finds models that do. FSDP2 (`fully_shard`) is such a reader: there
 the neighbor is written into the shards, and the weights are copied back bit for bit.
 
 A step whose gradient is not finite is left out and counted. If it is the gradient of the climb, the
@@ -487,9 +487,11 @@ class SAM(Optimizer):
         norm: Any = _global_norm(gradients) if grad_norm is None else grad_norm
         if math.isfinite((norm.full_tensor() if _is_sharded(norm) else norm).item()):
             return True
+        if grad_norm is not None:
+            return False
         # Finite gradients can have a norm that is not.
         smaller = [gradient * 1e-30 for gradient in gradients]
-        return grad_norm is None and math.isfinite(_global_norm(smaller).item())
+        return math.isfinite(_global_norm(smaller).item())
 
     def _skips_on_device(self, group: dict[str, Any]) -> bool:
         if not group.get("fused") or group["sigma"]:

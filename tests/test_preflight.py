@@ -73,6 +73,26 @@ def test_batch_norm_over_a_single_value_is_found(tmp_path):
         check(tmp_path, model="{name: torchvision/resnet18, stem: imagenet}", batch_size=1)
 
 
+@pytest.mark.parametrize(
+    ("sam", "micro_batch", "works"),
+    [
+        ("{micro_ascent: 1}", "null", False),
+        ("{micro_ascent: 7}", "null", False),  # 8 images: 7 and 1
+        ("{micro_ascent: 6}", "5", False),  # 6 and 2 images: 5, 1 and 2
+        ("{micro_ascent: 4}", "2", True),
+        ("{}", "7", False),
+    ],
+)
+def test_parts_of_a_batch_too_small_for_batch_norm_are_found(tmp_path, sam, micro_batch, works):
+    model = f"{{name: torchvision/resnet18, stem: imagenet}}\n  sam: {sam}"
+    smoothing = f"0.0, micro_batch_size: {micro_batch}"
+    if works:
+        check(tmp_path, model=model, smoothing=smoothing)
+        return
+    with pytest.raises(SamtuneError, match="one value a channel"):
+        check(tmp_path, model=model, smoothing=smoothing)
+
+
 def test_label_smoothing_of_capsules_is_found(tmp_path):
     with pytest.raises(SamtuneError, match="label_smoothing must be 0 for capsules"):
         check(tmp_path, model=SMALL_CAPSNET, smoothing=0.1)

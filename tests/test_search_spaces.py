@@ -55,7 +55,7 @@ def test_every_model_of_a_study_runs_on_its_images(path, tmp_path, monkeypatch):
             mean=(0.5,) * channels,
             std=(0.5,) * channels,
         )
-        monkeypatch.setattr("samtune.preflight.open_dataset", lambda *_, **__: splits)
+        monkeypatch.setattr("samtune.preflight.study.open_dataset", lambda *_, **__: splits)
     found = preview(config, tmp_path)
     assert found.corners[0].parameters <= found.corners[-1].parameters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -85,8 +86,9 @@ def attend(
         with Display(config, console, before, to_run).shown() as display:
             study = start(display)
     except (EndedEarlyError, NoUsableTrialError):
-        print_summary(console, open_study(folder.name, folder.parent))
-        print_tracking(console, folder)
+        with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
+            print_summary(console, open_study(folder.name, folder.parent))
+            print_tracking(console, folder)
         raise
     print_summary(console, study)
     print_tracking(console, folder)

@@ -18,12 +18,12 @@ know their study by its id: another one may have got its name and its place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -31,10 +31,10 @@ from filelock import FileLock, Timeout
 
 from samtune.config.overrides import with_overrides
 from samtune.config.problems import Problems
-from samtune.config.schema import NAME_PATTERN, StudyConfig
+from samtune.config.schema import NAME_PATTERN, StudyConfig, TrialRecord
 from samtune.config.study_file import check_study, to_yaml
 from samtune.config.yaml_reader import read_yaml
-from samtune.errors import FencedError, SamtuneError, UnknownNameError
+from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
 from samtune.study.driver import Driver
 from samtune.study.manifest import SCHEMA, Manifest, _Schema, installed_versions
@@ -187,9 +187,15 @@ class StudyFolder:
         config = check_study(document, plugin_folder, plugins)
         accepted = accepted_config(read_settings(self.root))
         if config != accepted:
-            records = [trial.record() for trial in self.trials()]
-            check_changes(accepted, config, [r for r in records if r], self.root)
+            check_changes(accepted, config, list(self._records()), self.root)
         return config
+
+    def _records(self) -> Iterator[TrialRecord]:
+        """What the trials were handed out with; those that are set aside have no say."""
+        for trial in self.trials():
+            with contextlib.suppress(DamagedFileError):
+                if record := trial.record():
+                    yield record
 
     def check_plugins(self, plugins: Sequence[str]) -> None:
         """Raises `SamtuneError` unless the user named every plugin that the study needs."""
@@ -261,7 +267,7 @@ class StudyFolder:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
         return 1 + max((int(trial.key[1:]) for trial in self.trials()), default=0)
 
-    @contextmanager
+    @contextlib.contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:
         """Holds the study for this process and yields the number of its new session.
 
@@ -313,16 +319,26 @@ class StudyFolder:
             names[:] = [name for name in names if name != ".tune"]
 
     def check_session(self, session: int) -> None:
-        """Raises `FencedError` if a newer session, or another study, has taken the folder over."""
-        manifest = self.manifest
+        """Raises `FencedError` if a newer session, or another study, has taken the folder over.
+
+        Raises:
+            OSError: the folder is not there, for now or for good.
+        """
+        manifest = read_json(self.root / "manifest.json", Manifest)
+        if manifest is None:
+            raise OSError(f"{self.root} is not there: is its storage still connected?")
         self._check_identity(manifest)
         if manifest.session > session:
-            raise FencedError(f"another driver has taken over study {self.name!r}: {self.driver}")
+            raise FencedError(
+                f"another driver has taken over study {self.name!r}: {manifest.driver}"
+            )
 
     def remove_if_untouched(self) -> None:
-        """Removes a study that has handed out no trial."""
-        if not any(self._trials.iterdir()):
-            shutil.rmtree(self.root)
+        """Removes this very study if it has handed out no trial, as far as that can be told."""
+        with contextlib.suppress(OSError, SamtuneError):
+            self._check_identity(self.manifest)
+            if not any(self._trials.iterdir()):
+                shutil.rmtree(self.root)
 
     def _check_identity(self, manifest: Manifest) -> None:
         if self.study_id and manifest.study_id != self.study_id:

@@ -20,6 +20,7 @@ from samtune.config.trials import check_trial, trial_with
 from samtune.config.yaml_reader import parse_yaml
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.files import read_json, write_json
+from samtune.study.trial_folder import BASELINE_KEY
 
 BASE_RECORD = ("study.metric", "study.mode", "study.select")  # what trials are recorded under
 MOST_NAMED = 12
@@ -139,19 +140,20 @@ def _meant_otherwise(
             found.append((key, f"{was} -> {now}; {record.key} counts by {was}"))
     if found:
         return found  # the mode follows from the metric
+    is_baseline = record.key == BASELINE_KEY
     for path, value in record.values.items():
         key = f"search_space.{path}"
         was = _shown(_flat(old).get(key)) if old else "what it was"
         if path not in new.search_space:
-            if not _is_baseline(record):
+            if not is_baseline:
                 found.append((key, f"{was} is gone; {record.key} has {shown(value)} for it"))
             continue
         active = new.active(path, record.values)
-        if not _is_baseline(record) and not (active and active[1].contains(value)):
+        if not is_baseline and not (active and active[1].contains(value)):
             now = _shown(_flat(new)[key])
             found.append((key, f"{was} -> {now} leaves out {record.key}'s {shown(value)}"))
     for path in new.search_space:
-        drawn = path in record.values or _is_baseline(record)
+        drawn = path in record.values or is_baseline
         if not drawn and new.active(path, record.values):
             found.append((f"search_space.{path}", f"is new; {record.key} has no value for it"))
     if found:
@@ -168,10 +170,6 @@ def _meant_otherwise(
             was, now = _shown(before.get(key)), _shown(after.get(key))
             found.append((key, f"{was} -> {now}; {record.key} was begun with {was}"))
     return found
-
-
-def _is_baseline(record: TrialRecord) -> bool:
-    return record.key == "t0000"
 
 
 def _flat(config: StudyConfig) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from samtune.config.trials import record_of, trial_with
 from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
-from samtune.study.journal import Journal
 from samtune.study.trial_folder import TrialFolder, trial_key
 from samtune.study.trial_run import Progress, run_trial
 
@@ -51,4 +50,4 @@ def train_single(
 
 
 def _has_ended(trial: TrialFolder) -> bool:
-    return trial.checked_outcome(len(Journal(trial.journal).epochs()))[0] is not None
+    return trial.checked_outcome()[0] is not None

@@ -177,17 +177,20 @@ class TrialFolder:
         return Outcome(ending.state, ending.epoch, ending.reason)
 
     def checked_outcome(
-        self, epochs: int, record: TrialRecord | None = None
+        self, epochs: int | None = None, record: TrialRecord | None = None
     ) -> tuple[Outcome | None, str]:
         """How the trial ended if the journal bears it out, and what is wrong otherwise.
 
         Args:
-            epochs: how many the journal has.
+            epochs: how many the journal has, where the caller knows.
+            record: the trial's, where the caller has it at hand.
         """
         try:
             outcome = self.outcome(record)
         except DamagedFileError as error:
             return None, f"is damaged ({error.reason})"
+        if epochs is None:
+            epochs = len(Journal(self.journal).epochs())
         if outcome and outcome.epochs > epochs:
             told = f"says {outcome.state} in epoch {outcome.epoch}, but the journal has {epochs}"
             return None, told

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
+REASON_TAG = "samtune.reason"
 METRICS_PER_BATCH = 1000  # the server's own limits
 PARAMS_PER_BATCH = 100
 RUN_STATUS = {
@@ -197,9 +198,9 @@ class Writer:
             value = best.metrics[trial.metric]
             self._points(run_id, [Metric(f"best_{trial.metric}", value, best.time_ms, best.epoch)])
         self.client.set_tag(run_id, "samtune.state", trial.state)
-        if trial.outcome and trial.outcome.reason:
-            reason = without_password(trial.outcome.reason)
-            self.client.set_tag(run_id, "samtune.reason", fields.tag(reason))
+        reason = without_password(trial.outcome.reason) if trial.outcome else ""
+        if reason or REASON_TAG in run.data.tags:  # of a failure that was tried again
+            self.client.set_tag(run_id, REASON_TAG, fields.tag(reason))
         self._status(run, RUN_STATUS[trial.state], fields.ended_ms(trial))
 
     def _status(self, run: Run, status: str, end_ms: int) -> None:

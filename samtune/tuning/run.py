@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,12 +157,15 @@ class _Session:
                 for trial in Study(folder, config).failed:
                     trial.folder.reopen()
             search = signals.search = Search(folder, config, number, self.listener)
+            if not search.to_run and search.has_decided:
+                with self._following(folder, config):
+                    pass  # there is nothing to run, and something to tell
             if search.to_run:
                 with connected(self.address) as ray:
                     slots = find_slots(ray.nodes(), config.study.resources)
                     shared = _shared_data(ray, config)
                     with (
-                        tracking.following(folder.root, config.plugins, self.plugin_folder),
+                        self._following(folder, config),
                         time_budget(self.time_budget_s, signals),
                     ):
                         self._tune(search, slots, signals, shared)
@@ -181,6 +185,11 @@ class _Session:
             )
         check_usable(study)
         return study
+
+    def _following(
+        self, folder: StudyFolder, config: StudyConfig
+    ) -> contextlib.AbstractContextManager[None]:
+        return tracking.following(folder.root, config.plugins, self.plugin_folder)
 
     def _tune(
         self, search: Search, slots: Slots, signals: Signals, shared: SharedData | None
@@ -230,8 +239,15 @@ class _Session:
         with signals.during_tune():
             tuner.fit()
         folder.remove_tune_folders()
+        if isinstance(guard.error, OSError):
+            raise EndedEarlyError(
+                f"no trial could be handed out for {search.config.study.storage_wait:g} s: "
+                f"{guard.error}. All printed epochs are safe. Once that is mended, go on with "
+                f"`{folder.command('resume')}`."
+            ) from guard.error
         if guard.error is not None:
             raise guard.error
+        search.finish()
 
 
 def check_usable(study: Study) -> None:

@@ -6,11 +6,13 @@ carry its decisions to the workers. Everything it knows at its start comes from 
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import Any, Protocol
 
 from samtune.config.schema import BEST, StudyConfig
 from samtune.config.trials import record_of
+from samtune.errors import DamagedFileError
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
@@ -91,6 +93,11 @@ class Search:
         """How many trials this session has to hand out in all."""
         return len(self._unfinished) + self._new + self._baseline_due
 
+    @property
+    def has_decided(self) -> bool:
+        """Whether a trial was ended in this session."""
+        return bool(self._ended)
+
     def next_trial(self) -> str | None:
         """Hands out a trial and returns its key; None when there is none left.
 
@@ -119,6 +126,10 @@ class Search:
             self._next_number += 1
             return self._hand_out(key, self.sampler.ask(key), 0)
         return None
+
+    def finish(self) -> None:
+        """Writes down what could not be written so far; the trials have ended."""
+        self._write_outcomes()
 
     def stop(self) -> None:
         """Ends the session: no new trials, and the running ones end after their current epoch."""
@@ -220,9 +231,9 @@ class Search:
 
     def _hand_out(self, key: str, values: dict[str, Any], epochs_done: int) -> str:
         record = record_of(self.config, key, values)
-        self.folder.check_session(self.session)
         self._not_written = key, values, epochs_done
         try:
+            self.folder.check_session(self.session)
             self.folder.trial(key).hand_out(record, self.session)
         except OSError as error:
             self._storage.bear(error)
@@ -241,17 +252,26 @@ class Search:
 
         An outcome that never was is decided again by the next session, from the same values.
         """
-        for key, outcome in list(self._unwritten.items()):
-            try:
-                self.folder.check_session(self.session)
-                self.folder.trial(key).end(outcome, self.session)
-            except OSError:
-                continue
-            del self._unwritten[key]
+        if not self._unwritten:
+            return
+        with contextlib.suppress(OSError):
+            self.folder.check_session(self.session)
+            for key, outcome in list(self._unwritten.items()):
+                self._write_outcome(key, outcome)
+
+    def _write_outcome(self, key: str, outcome: Outcome) -> None:
+        try:
+            self.folder.trial(key).end(outcome, self.session)
+        except OSError:
+            return
+        except DamagedFileError as error:  # the next session tells what is to be done
+            self.set_aside[key] = str(error)
+            self.listener.on_set_aside(key, str(error))
+        del self._unwritten[key]
 
     def _written_outcome(self, key: str) -> Outcome | None:
         try:
-            return self.folder.trial(key).outcome()
+            return self.folder.trial(key).checked_outcome()[0]
         except OSError:
             return None
 

@@ -8,12 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samtune.tuning.search import Search
-
-if TYPE_CHECKING:
-    pass
 
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

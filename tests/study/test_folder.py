@@ -202,6 +202,18 @@ def test_a_driver_knows_its_study_by_id_and_leaves_another_in_its_place_alone(
         pass
 
 
+def test_a_start_that_fails_removes_no_study_but_its_own(
+    study_folder: StudyFolder, study_config: Make, tmp_path: Path
+) -> None:
+    shutil.rmtree(study_folder.root)
+    study_folder.remove_if_untouched()  # there is nothing, and nothing to complain of
+    other = StudyFolder.create(tmp_path, study_config())
+    study_folder.remove_if_untouched()
+    assert other.root.is_dir()
+    other.remove_if_untouched()
+    assert not other.root.exists()
+
+
 def test_the_farewell_of_a_removed_study_leaves_its_successor_running(
     study_folder: StudyFolder, study_config: Make, tmp_path: Path
 ) -> None:

@@ -188,3 +188,11 @@ def test_no_link_leads_out_of_a_study(begun: StudyFolder, tmp_path: Path, what: 
         pass
     if outside.is_dir() and what != "tiny":
         assert read_json(begun.root / "manifest.json", dict)["session"] == 0  # type: ignore[index]
+
+
+def test_a_damaged_trial_has_no_say_in_what_may_change(begun: StudyFolder, tmp_path: Path) -> None:
+    (begun.trial("t0001").root / "trial.json").write_text("")
+    changed = begun.checked_config([], tmp_path, ["study.trials=9"])
+    assert changed.study.trials == 9
+    with pytest.raises(SamtuneError, match="t0000 was begun with 3"):
+        begun.checked_config([], tmp_path, ["training.epochs=8"])

@@ -23,6 +23,7 @@ from samtune.study.trial_folder import Outcome
 from samtune.tracking import fields
 from samtune.tracking.records import report
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
+from samtune.tuning import resume_study
 from tests.tracking.conftest import T0, append, points_of, runs_of, write_study
 
 Make = Callable[..., StudyConfig]
@@ -113,6 +114,32 @@ def test_an_interrupted_trial_is_opened_again_and_finished(folder: StudyFolder, 
     _ship(folder, uri)
     run = runs_of(uri)["t0002"]
     assert (run.info.status, run.data.tags["samtune.state"]) == ("FINISHED", "stopped")
+
+
+def test_a_failed_trial_that_was_tried_again_keeps_no_reason(folder: StudyFolder, uri: str) -> None:
+    trial = folder.trial("t0002")
+    trial.end(Outcome("failed", 2, "ValueError: no"))
+    _ship(folder, uri)
+    assert runs_of(uri)["t0002"].data.tags["samtune.reason"] == "ValueError: no"
+    trial.reopen()
+    for epoch in (2, 3):
+        append(trial, epoch)
+    trial.end(Outcome("finished", 3))
+    _ship(folder, uri)
+    tags = runs_of(uri)["t0002"].data.tags
+    assert (tags["samtune.state"], tags["samtune.reason"]) == ("finished", "")
+
+
+def test_a_session_that_only_ends_what_was_due_tells_mlflow(
+    tmp_path: Path, study_config: Make, uri: str
+) -> None:
+    config = study_config(("trials: 4", "trials: 2, baseline: false"))
+    folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 3, "t0002": 0})
+    worse = {"val_accuracy": 0.01}  # where t0001 had 0.1, and one in two goes on
+    append(folder.trial("t0002"), 1, **worse)
+    resume_study("tiny", storage=tmp_path)
+    tracking.wait_until_shipped(folder.root)
+    assert runs_of(uri)["t0002"].data.tags["samtune.state"] == "stopped"
 
 
 def test_pending_counts_the_epochs_mlflow_has_not(folder: StudyFolder, uri: str) -> None:

@@ -9,13 +9,16 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from samtune.config.schema import StudyConfig
-from samtune.errors import NoUsableTrialError, SamtuneError
+from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
+from samtune.tuning import run_study
+from samtune.tuning.run import Silent
 from tests.commands import Ended, samtune_here, start_samtune
 
 Make = Callable[..., StudyConfig]
@@ -253,6 +256,25 @@ def test_a_done_study_without_a_usable_trial_exits_1_whichever_verb_says_so(
     for ended in (ran, resumed):
         assert "no trial of study 'faults' can be used: 1 failed" in ended.stderr
         assert "--retry-failed" in ended.stderr
+
+
+@pytest.mark.ray
+def test_a_storage_that_fails_the_driver_for_too_long_is_said_with_the_way_on(
+    workplace: Path, study_config: Make, local_ray: None
+) -> None:
+    trials = workplace / "samtune_studies" / "tiny" / "trials"
+
+    class Breaking(Silent):
+        def on_start(self, key: str, values: dict[str, Any], epochs_done: int) -> None:
+            trials.rename(trials.with_name("away"))
+            trials.write_text("in the way")
+
+    config = study_config(("study: {", "study: {storage_wait: 0.0, "))
+    with pytest.raises(EndedEarlyError, match=r"for 0 s: .* go on with `samtune resume tiny`"):
+        run_study(config, listener=Breaking())
+    trials.unlink()
+    trials.with_name("away").rename(trials)
+    assert [t.key for t in open_study("tiny").trials] == ["t0000"]
 
 
 @pytest.mark.ray

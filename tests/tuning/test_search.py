@@ -249,6 +249,68 @@ def test_an_outcome_that_cannot_be_written_yet_is_written_later(
     assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
 
 
+def test_what_could_not_be_written_is_written_when_the_session_ends(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    while search.next_trial():
+        pass
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    _journal(study_folder.trial("t0002"), 1, 0.1)
+    root = study_folder.root / "trials"
+    (root / "t0002").rename(root / "away")
+    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
+    (root / "away").rename(root / "t0002")
+    search.finish()
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_study_that_cannot_be_reached_for_a_while_loses_no_trial_by_it(
+    study_folder: StudyFolder, study_config: Make, is_gone: bool
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    assert search.next_trial() == "t0000"
+    manifest, away = study_folder.root / "manifest.json", study_folder.root / "away"
+    manifest.rename(away)
+    if not is_gone:
+        manifest.mkdir()  # there, but no file that one could read
+    with pytest.raises(StorageWaitError):
+        search.next_trial()
+    if not is_gone:
+        manifest.rmdir()
+    away.rename(manifest)
+    assert [search.next_trial() for _ in range(5)] == ["t0001", "t0002", "t0003", "t0004", None]
+
+
+def test_a_damaged_outcome_does_not_stand_in_the_way_of_the_decision_it_held(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    assert not _epoch(search, study_folder, "t0002", 1, 0.1)
+    (study_folder.trial("t0002").root / "outcome.json").write_text("")
+    again = Search(study_folder, study_config(), 2, Silent())
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+    assert [again.next_trial() for _ in range(3)] == ["t0000", "t0001", "t0003"]
+
+
+def test_a_trial_that_is_damaged_while_it_runs_is_set_aside_and_the_others_go_on(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    _journal(study_folder.trial("t0002"), 1, 0.1)
+    (study_folder.trial("t0002").root / "trial.json").write_text("")
+    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
+    assert list(search.set_aside) == ["t0002"]
+    assert search.next_trial() == "t0003"
+
+
 def test_a_grid_hands_out_no_more_than_it_holds(
     study_folder: StudyFolder, study_config: Make
 ) -> None:
