@@ -88,17 +88,34 @@ with connected(None) as ray:
         return 42
     print(ray.get(answer.remote(), timeout=60))
     print("auto:", os.environ.get("RAY_AUTH_MODE"))
-print("left behind:", sorted(os.listdir(Path.home())), "RAY_AUTH_MODE" in os.environ)
+print("left behind:", (Path.home() / ".ray").exists(), "RAY_AUTH_MODE" in os.environ)
 """
 
 
 @pytest.mark.ray
-def test_a_local_ray_leaves_no_token_behind(home: Path) -> None:
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_local_ray_leaves_no_token_behind(
+    home: Path, monkeypatch: pytest.MonkeyPatch, is_writable: bool
+) -> None:
     """One that stayed in the home folder would be asked for by every later `ray start`."""
+    if not is_writable:
+        monkeypatch.setenv("HOME", "/proc")  # where root cannot write either
     ran = subprocess.run(
         [sys.executable, "-c", LOCAL], capture_output=True, text=True, timeout=120, check=False
     )
-    assert ran.stdout.splitlines() == ["42", "auto: token", "left behind: [] False"], ran.stderr
+    assert ran.stdout.splitlines() == ["42", "auto: token", "left behind: False False"], ran.stderr
+
+
+def test_a_temporary_folder_that_ray_cannot_have_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    code = LOCAL.replace("with connected", "try:\n  with connected").partition("    @ray")[0]
+    code += "    pass\nexcept SamtuneError as error:\n  print(error)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "local Ray cannot be reached: " in ran.stdout
+    assert "'/proc/none'" in ran.stdout
+    assert "Traceback" not in ran.stderr
 
 
 def test_auto_joins_only_what_ray_start_began(home: Path) -> None:
