@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -134,11 +135,12 @@ def _held(blocks: set[str]) -> set[str]:
     """Those that a living process has open or mapped: they belong to somebody else's work."""
     found = set()
     for process in Path("/proc").glob("[0-9]*") if blocks else ():
-        try:
+        text = ""
+        with contextlib.suppress(OSError):
             text = (process / "maps").read_text()
-            text += " ".join(os.readlink(handle) for handle in (process / "fd").iterdir())
-        except OSError:
-            continue
+            for handle in list((process / "fd").iterdir()):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    text += f" {os.readlink(handle)}"
         found |= {name for name in blocks if f"{SHARED_MEMORY}/{name}" in text}
     return found
 

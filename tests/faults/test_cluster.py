@@ -95,6 +95,7 @@ def test_a_lost_node_takes_no_epoch_with_it_and_a_new_one_goes_on(
     check_ended(study)
     check_mlflow(study, place.mlflow)
     assert {e.attempt for t in study.trials for e in t.epochs} == {1, 2}
+    place.check_nothing_left(killed=False)
 
 
 @pytest.mark.chaos
