@@ -74,6 +74,12 @@ class FencedError(SamtuneError):
     """A newer session or attempt has taken over; this one writes nothing more."""
 
 
+class LostReaderError(SamtuneError):
+    """A process that read images for a trial was killed, most often for want of memory."""
+
+    exit_code = 1
+
+
 def raised(error: BaseException) -> str:
     """What foreign code raised, and where: `KeyError: 'x' (my_models.py, line 12)`."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -42,13 +43,16 @@ def samtune_here(*arguments: str, cwd: Path) -> Ended:
 
 
 def start_samtune(
-    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *arguments: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stderr: int | IO[str] = subprocess.STDOUT,
 ) -> subprocess.Popen[str]:
-    """The command in a process of its own, its two outputs as one stream."""
+    """The command in a process of its own, its two outputs as one stream unless told otherwise."""
     return subprocess.Popen(
         [sys.executable, "-m", "samtune", *arguments],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         preexec_fn=as_from_a_terminal,
         cwd=cwd,

@@ -29,6 +29,7 @@ study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts Ray runs in one process: starting one takes seconds, and all cores."""
     for item in items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -119,7 +120,9 @@ class Display:
         self.stopping = True
         if not self._in_place:
             # Not `print`, which the signal may have interrupted; the panel's own thread draws it.
-            os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
+            # A closed terminal takes no words, and the session must end cleanly all the same.
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
 
     def _note(self, key: str, value: float | None) -> None:
         if value is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,6 +91,12 @@ def attend(
             print_summary(console, open_study(folder.name, folder.parent))
             print_tracking(console, folder)
         raise
+    except BrokenPipeError:  # as in `samtune run FILE | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise EndedEarlyError(
+            "nobody reads standard output any more, so the study was ended. All printed epochs are "
+            f"safe. Go on with `{StudyFolder(folder.absolute()).command('resume')}`."
+        ) from None
     print_summary(console, study)
     print_tracking(console, folder)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from samtune.data import DataSplits, load_dataset
+from samtune.errors import LostReaderError
 from samtune.study.checkpoints import Checkpoints, restore
 from samtune.study.journal import Attempt, Journal
 from samtune.study.trial_folder import Outcome, TrialFolder
@@ -63,6 +64,7 @@ def run_trial(
 
     Raises:
         FencedError: a newer session or attempt has taken the trial over.
+        LostReaderError: a process that reads images was killed.
         OSError: the folder cannot be written.
     """
     journal = Journal(folder.journal)
@@ -145,6 +147,12 @@ def _trial_code() -> Iterator[None]:
     except torch.AcceleratorError:
         raise  # the GPU's context is broken for good: only another process can go on
     except Exception as error:  # foreign code: anything can come
+        # torch has no type for it, and raises it wherever the training just is.
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise LostReaderError(
+                f"{' '.join(str(error).split())} The training goes on after its last epoch; where "
+                "memory is short, read with fewer processes: dataset.workers"
+            ) from error
         raise _TrialCodeError(error) from error
 
 

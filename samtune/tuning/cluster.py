@@ -105,8 +105,14 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         if address == "auto":
             address = _started_here()
-        # "local", since without an address Ray would join a cluster it finds on this machine.
-        ray.init(address=address or "local", **options)
+        try:
+            # "local", since without an address Ray would join a cluster it finds on this machine.
+            ray.init(address=address or "local", **options)
+        except ray.exceptions.AuthenticationError:
+            if not _can_show_a_token():
+                raise
+            ray.shutdown()
+            ray.init(address=address, **options)
     except SamtuneError:
         raise
     except Exception as error:
@@ -129,22 +135,31 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def _authenticate(address: str | None) -> None:
-    """Chooses the token that Ray shows and asks for.
+    """Gives a Ray of our own a token of its own; a cluster that is given is asked without one.
 
-    A Ray of our own gets a token of its own. Ray would write one to the home folder, and from then
-    on clusters begun by `ray start` would ask for it; nor can it where that folder is read-only. A
-    cluster that is given is taken as it is: where there is a token it is shown, and a cluster that
-    asks for none does not mind.
+    Ray would write the token to the home folder, and from then on clusters begun by `ray start`
+    would ask for it; nor can it where that folder is read-only. A cluster without tokens cannot
+    call back to a driver that asks for one, so one is shown to those alone that want it.
     """
+    if AUTH_MODE not in os.environ and not address:
+        os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
+    _read_environment()
+
+
+def _can_show_a_token() -> bool:
+    """Whether there is a token, which is shown from now on."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if AUTH_MODE in os.environ or not (AUTH_TOKEN in os.environ or file.is_file()):
+        return False
+    os.environ[AUTH_MODE] = "token"
+    _read_environment()
+    return True
+
+
+def _read_environment() -> None:
+    """Ray reads it once in a process, and an earlier session may have had another."""
     from ray import _raylet
 
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if AUTH_MODE not in os.environ:
-        if not address:
-            os.environ.setdefault(AUTH_TOKEN, secrets.token_hex(32))
-        elif AUTH_TOKEN in os.environ or file.is_file():
-            os.environ[AUTH_MODE] = "token"
-    # Ray reads the environment once in a process, and an earlier session may have had another.
     raylet: Any = _raylet  # which has no types
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from samtune.errors import LostReaderError
 from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
 from samtune.tuning.patience import Patience
@@ -63,7 +64,7 @@ class TrialActor(tune.Trainable):
         try:
             with output_to(self._log), self._watchdog.watching():
                 progress = next(self._progress)
-        except torch.AcceleratorError:
+        except (torch.AcceleratorError, LostReaderError):
             raise  # this process is of no use any more; Ray starts another
         except OSError as error:
             return self._fault(error, may_pass=True)

@@ -296,6 +296,20 @@ def test_a_signal_is_acknowledged_at_once(
     assert STOPPING in _drawn(display, Console(width=120, file=io.StringIO()))
 
 
+def test_a_signal_is_heeded_although_the_terminal_is_gone(
+    study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    display = Display(study_config(), Console(file=io.StringIO()), None, 5)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr("sys.stderr", gone)
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"nobody reads this")
+        display.on_interrupt()
+    assert display.stopping
+
+
 @pytest.fixture
 def terminal() -> Console:
     """A terminal of 100 columns; its file is the side that programs write to."""

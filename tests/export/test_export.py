@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from samtune.export.formats import load_exported
 from samtune.study.folder import StudyFolder
 from samtune.study.single import train_single
 from samtune.study.study import Study
+from tests.study.disk import Disk, kill
+from tests.study.saboteur import Killed
 
 Make = Callable[..., StudyConfig]
 
@@ -122,3 +125,25 @@ def test_a_file_of_another_origin_is_refused(tmp_path: Path, name: str) -> None:
         torch.save(weights if name == "state_dict.pt" else torch.ones(2), tmp_path / name)
     with pytest.raises(SamtuneError, match="does not name its model"):
         load_exported(tmp_path / name)
+
+
+@pytest.mark.parametrize("there_is_one", [False, True])
+def test_killed_anywhere_the_target_is_as_it_was_or_whole(
+    study: Study, tmp_path: Path, there_is_one: bool
+) -> None:
+    path = tmp_path / "best.pt"
+    with Disk(0, lambda disk: None).watched() as counted:
+        export(study, None, path, "pt")
+    exported = path.read_bytes()
+    seen = set()
+    for at in range(1, len(counted.done) + 1):
+        path.unlink()
+        if there_is_one:
+            path.write_text("mine")
+        with Disk(at, kill).watched(), contextlib.suppress(Killed):
+            export(study, None, path, "pt", overwrite=True)
+        seen.add(path.read_bytes() if path.exists() else None)
+        export(study, None, path, "pt", overwrite=True)  # what was left is in nobody's way
+        assert path.read_bytes() == exported
+        assert not (tmp_path / ".best.pt.unchecked").exists()
+    assert seen == {b"mine" if there_is_one else None, exported}

@@ -12,13 +12,14 @@ import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from samtune.registry import load_plugins
 from samtune.tuning.cluster import usable_cpus
 from tests.commands import start_samtune
-from tests.faults.oracle import MARK, PRINTED
+from tests.faults.oracle import MARK, PRINTED, check_nothing_left, shared_memory
 
 PLUGIN = '''
 """A small model that takes its time."""
@@ -64,6 +65,7 @@ class Workplace:
     def __init__(self, folder: Path, study: str = STUDY) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
+        self._memory_before = shared_memory()
         self.printed = ""
         self.storage = folder / "samtune_studies"
         self.mlflow = f"sqlite:///{folder / 'mlflow.db'}"
@@ -71,13 +73,15 @@ class Workplace:
         (folder / "killed.yaml").write_text(study)
         load_plugins(["slow_plugin"], folder)  # for who looks at the weights afterwards
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, stderr: int | IO[str] = subprocess.STDOUT
+    ) -> subprocess.Popen[str]:
         """`samtune` with these arguments; its output is kept."""
         environment = {**os.environ, MARK: self.mark, "MLFLOW_TRACKING_URI": self.mlflow}
         # A Ray of its own, not the one that this process may have started for other tests.
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
             environment.pop(name, None)
-        return start_samtune(*arguments, cwd=self.folder, env=environment)
+        return start_samtune(*arguments, cwd=self.folder, env=environment, stderr=stderr)
 
     def finish(self, process: subprocess.Popen[str], timeout_s: float = 240) -> int:
         """Waits for the end, and returns the exit code."""
@@ -89,6 +93,10 @@ class Workplace:
     def run(self, *arguments: str) -> int:
         """Starts and finishes."""
         return self.finish(self.start(*arguments))
+
+    def check_nothing_left(self, *, killed: bool) -> None:
+        """O8, for all that was started here."""
+        check_nothing_left(self.mark, self.storage, self._memory_before, killed=killed)
 
     def kill_after(
         self, process: subprocess.Popen[str], epochs: int, number: signal.Signals, delay_s: float

@@ -9,22 +9,25 @@
 | O5 | every trial has ended, and Optuna's states add up to the trials |
 | O6 | the numbers are those of a study that nothing happened to, bit for bit |
 | O7 | exit code and last words are as they should be |
-| O8 | no process, and nothing in shared memory, is left |
+| O8 | no process, no shared memory and no temporary file is left |
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from samtune.files import TEMPORARY
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
 from samtune.study.trial_folder import trial_number
 from samtune.study.weights import load_trained
 
+SHARED_MEMORY = "/dev/shm"
 MARK = "SAMTUNE_TESTED_AS"  # in the environment of a study's processes, to find them again
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "/ray/")
 PRINTED = re.compile(r"^(t\d+)(?: \(baseline\))? epoch (\d+)/", re.MULTILINE)
@@ -102,16 +105,44 @@ def check_mlflow(study: Study, uri: str) -> None:
         assert runs[trial.key].data.tags["samtune.state"] == trial.state
 
 
-def check_nothing_left(mark: str, *, killed: bool, within_s: float = 45.0) -> None:
-    """O8: the processes that carry the mark are gone.
+def check_nothing_left(
+    mark: str, storage: Path, memory_before: set[str], *, killed: bool, within_s: float = 45.0
+) -> None:
+    """O8: what was begun under the mark is gone, with its threads and file handles.
 
     Args:
+        storage: where its studies are; a session that was not killed leaves nothing temporary.
+        memory_before: what `shared_memory` gave before the first process was started.
         killed: Ray's own agents outlive a driver that was killed by a minute; they hold no trial.
     """
     deadline = time.monotonic() + within_s
     while (left := _processes(mark, killed)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left, f"O8: {left}"
+    blocks = shared_memory() - memory_before
+    assert not blocks - _held(blocks), f"O8: {blocks} in {SHARED_MEMORY}, which nobody holds"
+    if not killed:
+        files = [p for what in (f"{TEMPORARY}*", ".tune") for p in storage.rglob(what)]
+        assert not files, f"O8: {files}"
+
+
+def shared_memory() -> set[str]:
+    """The names of the blocks of shared memory on this machine."""
+    return set(os.listdir(SHARED_MEMORY))
+
+
+def _held(blocks: set[str]) -> set[str]:
+    """Those that a living process has open or mapped: they belong to somebody else's work."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*") if blocks else ():
+        text = ""
+        with contextlib.suppress(OSError):
+            text = (process / "maps").read_text()
+            for handle in list((process / "fd").iterdir()):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    text += f" {os.readlink(handle)}"
+        found |= {name for name in blocks if f"{SHARED_MEMORY}/{name}" in text}
+    return found
 
 
 def _processes(mark: str, killed: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,6 @@ from tests.faults.oracle import (
     check_ended,
     check_files,
     check_mlflow,
-    check_nothing_left,
 )
 
 RESUME = ("resume", "killed", "--plugin", "slow_plugin")
@@ -33,7 +33,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     study = check_files(place.storage, "killed", place.printed)
     check_ended(study)
     check_mlflow(study, place.mlflow)
-    check_nothing_left(place.mark, killed=False)
+    place.check_nothing_left(killed=False)
     states = [t.state for t in study.trials]
     assert {"finished", "stopped"} <= set(states)
     return accounts(study)
@@ -57,7 +57,7 @@ def test_a_driver_killed_at_random_and_resumed_gives_the_same_study(
     study = check_files(place.storage, "killed", place.printed)
     check_ended(study)
     assert accounts(study) == undisturbed  # O6, and the scheduler's decisions
-    check_nothing_left(place.mark, killed=True)
+    place.check_nothing_left(killed=True)
     check_mlflow(study, place.mlflow)
 
 
@@ -85,6 +85,30 @@ def test_a_soak_of_kills_loses_nothing(tmp_path: Path) -> None:
     place.run("sync", "killed", "--plugin", "slow_plugin")
     study = open_study("killed", place.storage)
     check_mlflow(study, place.mlflow)
-    check_nothing_left(place.mark, killed=True)
+    place.check_nothing_left(killed=True)
     epochs = sum(len(t.epochs) for t in study.trials)
     print(f"soak: {sessions} sessions, {len(study.trials)} trials, {epochs} epochs")
+
+
+@pytest.mark.ray
+def test_a_run_that_nobody_listens_to_any_more_ends_cleanly_and_says_how_to_go_on(
+    tmp_path: Path,
+) -> None:
+    """As `samtune run FILE | head -1` does."""
+    place = Workplace(tmp_path, STUDY.replace("trials: 7", "trials: 3"))
+    with (tmp_path / "said").open("w+") as said:
+        process = place.start("run", "killed.yaml", stderr=said)
+        assert process.stdout is not None
+        next(line for line in process.stdout if " starts: " in line)
+        process.stdout.close()
+        assert process.wait(120) == 1
+        said.seek(0)
+        assert re.fullmatch(
+            "samtune: nobody reads standard output .*`samtune resume killed --plugin slow_plugin`.",
+            said.read().strip(),
+        )
+    study = check_files(place.storage, "killed", "")
+    assert study.state == "interrupted"
+    place.check_nothing_left(killed=False)
+    assert place.run(*RESUME) == 0, place.printed
+    check_ended(check_files(place.storage, "killed", place.printed))

@@ -92,3 +92,13 @@ def kill(disk: Disk) -> None:
 def fill(disk: Disk) -> None:
     """From here on there is no space."""
     disk.fails_with = errno.ENOSPC
+
+
+def go_read_only(disk: Disk) -> None:
+    """From here on nothing can be written, not even in part."""
+    disk.fails_with = errno.EROFS
+
+
+def wear_out(disk: Disk) -> None:
+    """From here on the disk reports errors."""
+    disk.fails_with = errno.EIO

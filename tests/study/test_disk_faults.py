@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
-from tests.study.disk import Disk, fill, kill
+from tests.study.disk import Disk, fill, go_read_only, kill, wear_out
 from tests.study.saboteur import CPU, EPOCHS, PASSES, Killed, Saboteur, curve, run
 
 Shape = dict[str, float]
@@ -212,8 +213,21 @@ def test_another_attempt_of_the_same_session_is_fenced_alike(
     assert curve([*other]) == undisturbed[2:]
 
 
-def test_a_full_disk_leaves_what_was_there_and_says_where(
-    trial: TrialFolder, digits: DataSplits, undisturbed: list[Shape], operations: list[str]
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (fill, "No space left"),
+        (go_read_only, "Read-only file system"),
+        (wear_out, "Input/output error"),
+    ],
+)
+def test_a_disk_that_fails_leaves_what_was_there_and_says_where(
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[Shape],
+    operations: list[str],
+    fault: Callable[[Disk], None],
+    said: str,
 ) -> None:
     record = trial.record()
     assert record is not None
@@ -224,7 +238,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_where(
         trial.hand_out(record, 1)
         seen: list[Progress] = []
         progress = run_trial(trial, 1, device=CPU, data=digits)
-        with Disk(at, fill).watched(), pytest.raises(OSError, match="No space left") as caught:
+        with Disk(at, fault).watched(), pytest.raises(OSError, match=said) as caught:
             seen.extend(progress)
         assert caught.value.filename is not None, (at, name)
         assert not trial.leftovers(), (at, name)

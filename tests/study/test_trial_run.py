@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +13,16 @@ import torch
 from torch import Tensor
 
 from samtune.config.schema import StudyConfig
-from samtune.data import DataSplits
-from samtune.errors import FencedError
+from samtune.config.trials import record_of
+from samtune.data import DataSplits, load_dataset
+from samtune.errors import FencedError, LostReaderError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
+from tests.data.files import write_image_folder
 from tests.study.saboteur import CPU, Killed, Saboteur, curve, run
 
 Make = Callable[..., StudyConfig]
@@ -286,3 +289,41 @@ def test_what_the_trials_own_code_raises_is_its_outcome(
     assert str(error) in outcome.reason
     assert "Traceback" in capfd.readouterr().err
     assert trial.outcome() == outcome
+
+
+def test_a_killed_reader_of_images_is_no_fault_of_the_trial(
+    study_folder: StudyFolder, study_config: Make, tmp_path: Path
+) -> None:
+    write_image_folder(tmp_path / "images", {"cat": 12, "dog": 12})
+    streamed = load_dataset(
+        "image_folder",
+        root=tmp_path / "images",
+        image_size=(8, 8),
+        channels=1,
+        in_memory="never",
+        workers=2,
+    )
+    config = study_config(
+        ("name: wide_resnet, depth: 10, width_factor: 1", "name: saboteur"),
+        ("epochs: 3, batch_size: 400", "epochs: 2, batch_size: 8"),
+    )
+    trial, other = study_folder.trial("t0001"), TrialFolder(tmp_path / "undisturbed")
+    for folder in (trial, other):
+        folder.hand_out(record_of(config, "t0001", {}), 1)
+    Saboteur.at_pass, Saboteur.passes = 0, 0
+    undisturbed = curve(run(other, streamed))
+
+    def kill_the_readers(logits: Tensor) -> Tensor:
+        readers = multiprocessing.active_children()
+        assert readers
+        for reader in readers:
+            reader.kill()
+        return logits
+
+    Saboteur.at_pass, Saboteur.passes, Saboteur.deed = 6, 0, staticmethod(kill_the_readers)
+    with pytest.raises(LostReaderError, match="killed by signal|exited unexpectedly"):
+        run(trial, streamed)
+    assert trial.outcome() is None
+    assert multiprocessing.active_children() == []
+    assert len(Journal(trial.journal).epochs()) == 1
+    assert curve(run(trial, streamed)) == undisturbed

@@ -11,7 +11,13 @@ import pytest
 
 from samtune.config.schema import ResourcesConfig
 from samtune.errors import SamtuneError
-from samtune.tuning.cluster import AUTH_MODE, AUTH_TOKEN, _authenticate, find_slots
+from samtune.tuning.cluster import (
+    AUTH_MODE,
+    AUTH_TOKEN,
+    _authenticate,
+    _can_show_a_token,
+    find_slots,
+)
 
 
 def _nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
@@ -59,13 +65,15 @@ def test_a_ray_of_our_own_has_a_token_of_its_own(home: Path) -> None:
     assert AUTH_MODE not in os.environ  # Ray's to switch on, where it starts the cluster
 
 
-def test_a_cluster_that_is_given_is_shown_the_token_there_is(home: Path) -> None:
-    _authenticate("10.0.0.1:6379")
-    assert AUTH_MODE not in os.environ
+def test_a_cluster_that_is_given_is_shown_a_token_only_once_it_asks(home: Path) -> None:
+    assert not _can_show_a_token()
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("secret")
     _authenticate("10.0.0.1:6379")
+    assert AUTH_MODE not in os.environ
+    assert _can_show_a_token()
     assert os.environ[AUTH_MODE] == "token"
+    assert not _can_show_a_token()  # again
 
 
 def test_what_the_user_has_chosen_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,19 +98,36 @@ with connected(None) as ray:
     print("auto:", os.environ.get("RAY_AUTH_MODE"))
 with connected(None) as ray:
     print(ray.get(ray.put(43)))
-print("left behind:", sorted(os.listdir(Path.home())), "RAY_AUTH_MODE" in os.environ)
+print("left behind:", (Path.home() / ".ray").exists(), "RAY_AUTH_MODE" in os.environ)
 """
 
 
 @pytest.mark.ray
-def test_a_local_ray_leaves_no_token_behind_and_can_be_started_again(home: Path) -> None:
+@pytest.mark.parametrize("is_writable", [True, False])
+def test_a_local_ray_leaves_no_token_behind(
+    home: Path, monkeypatch: pytest.MonkeyPatch, is_writable: bool
+) -> None:
     """One that stayed in the home folder would be asked for by every later `ray start`."""
+    if not is_writable:
+        monkeypatch.setenv("HOME", "/proc")  # where root cannot write either
     ran = subprocess.run(
         [sys.executable, "-c", LOCAL], capture_output=True, text=True, timeout=120, check=False
     )
-    assert ran.stdout.splitlines() == ["42", "auto: token", "43", "left behind: [] False"], (
+    assert ran.stdout.splitlines() == ["42", "auto: token", "43", "left behind: False False"], (
         ran.stderr
     )
+
+
+def test_a_temporary_folder_that_ray_cannot_have_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    code = LOCAL.replace("with connected", "try:\n  with connected").partition("    @ray")[0]
+    code += "    pass\nexcept SamtuneError as error:\n  print(error)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "local Ray cannot be reached: " in ran.stdout
+    assert "'/proc/none'" in ran.stdout
+    assert "Traceback" not in ran.stderr
 
 
 def test_auto_joins_only_what_ray_start_began(home: Path) -> None:

@@ -45,6 +45,8 @@ class Misfit(nn.Module):
             return logits
         time.sleep(self.seconds)
         self.passes += 1
+        if self.deed == "die" and self.passes == 3:  # each attempt's second epoch
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.passes == 5:
             if self.deed == "raise" and not os.path.exists(f"{self.marker}.mended"):
                 raise ValueError("this model cannot do five")
@@ -153,6 +155,26 @@ def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(
     done = _samtune("resume", "faults", "--plugin", "misfit_plugin")
     assert done.returncode == 0
     assert "There is nothing to do" in done.stdout
+
+
+@pytest.mark.ray
+def test_a_trial_whose_every_worker_dies_fails_alone_and_keeps_its_epochs(
+    workplace: Path, local_ray: None
+) -> None:
+    (workplace / "faults.yaml").write_text(
+        STUDY.replace('["", raise, nan, kill]', '[die, ""]').replace("epochs: 4", "epochs: 6")
+    )
+    ran = _samtune("run", "faults.yaml")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 finished, 1 failed" in ran.stdout or "1 failed, 1 finished" in ran.stdout
+    assert "Traceback" not in ran.stdout + ran.stderr
+    study = _holds("faults", ran.stdout)
+    lost, well = sorted(study.trials, key=lambda t: t.state)
+    assert (lost.state, well.state) == ("failed", "finished")
+    assert [e.attempt for e in lost.epochs] == [1, 2, 3, 4]  # an epoch each, then killed
+    assert lost.outcome is not None
+    assert lost.outcome.reason.startswith("its worker was lost: ")
+    assert ran.stdout.count(f"{lost.key} lost its worker and goes on in another") == 3
 
 
 def _read_until(process: subprocess.Popen[str], epochs: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
+from tests.study.disk import Disk, kill
+from tests.study.saboteur import Killed
 
 Make = Callable[..., StudyConfig]
 
@@ -388,6 +392,55 @@ def _play(
         elif epoch == config.trial.training.epochs:
             _finish(search, folder, key, epoch)
             del running[key]
+
+
+def _begin(storage: Path, config: StudyConfig) -> None:
+    """A driver from the creation of its study to its second trial."""
+    folder = StudyFolder.create(storage, config)
+    with folder.session() as session:
+        folder.save_config(config, session)
+        search = Search(folder, config, session, Silent())
+        search.next_trial()
+        search.next_trial()
+
+
+def test_a_driver_killed_inside_any_write_before_its_first_epoch_loses_no_trial(
+    study_config: Make, tmp_path: Path
+) -> None:
+    config = study_config()
+    with Disk(0, lambda disk: None).watched() as counted:
+        _begin(tmp_path / "whole", config)
+    assert len(counted.done) > 20
+    for at in range(1, len(counted.done) + 1):
+        storage = tmp_path / str(at)
+        with Disk(at, kill).watched(), pytest.raises(Killed):
+            _begin(storage, config)
+        if not (storage / "tiny/manifest.json").exists():
+            StudyFolder.create(storage, config)  # nothing has taken its name
+        folder = StudyFolder.open(storage, "tiny")
+        with folder.session() as session:
+            search = Search(folder, folder.config(), session, Silent())
+            handed_out = [search.next_trial() for _ in range(6)]
+        assert handed_out == ["t0000", "t0001", "t0002", "t0003", "t0004", None], at
+
+
+def test_a_thousand_trials_are_taken_up_within_seconds(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(
+        ("study: {trials: 4", "study: {sampler: random, trials: 1000"), ("epochs: 3", "epochs: 1")
+    )
+    first = Search(study_folder, config, 1, Silent())
+    for _ in range(1000):
+        key = first.next_trial()
+        assert key is not None
+        _journal(study_folder.trial(key), 1, 0.5)
+        _finish(first, study_folder, key, 1)
+    started = time.process_time()
+    again = Search(study_folder, config, 2, Silent())
+    assert time.process_time() - started < 10
+    assert again.to_run == 1
+    assert [again.next_trial(), again.next_trial()] == ["t1000", None]
 
 
 @pytest.mark.parametrize("seed", range(20))

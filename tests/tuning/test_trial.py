@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable, Iterator
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from samtune.config import StudyConfig, record_of
 from samtune.study import Study, StudyFolder
 from samtune.tuning import trial as worker
 from samtune.tuning.trial import TrialActor
+from tests.data.files import write_image_folder
 
 
 @pytest.fixture
@@ -101,4 +105,44 @@ def test_a_worker_of_an_older_session_stops_without_an_outcome(
     assert "handed out again" in fault["fault"]
     assert fault["done"]
     assert study_folder.trial("t0001").outcome() is None
+    actor.cleanup()
+
+
+def _resources() -> tuple[int, int, int]:
+    """Open files, threads and child processes of this process."""
+    children = Path("/proc/self/task").glob("*/children")
+    return (
+        len(list(Path("/proc/self/fd").iterdir())),
+        len(list(Path("/proc/self/task").iterdir())),
+        sum(len(path.read_text().split()) for path in children),
+    )
+
+
+def test_a_worker_used_again_and_again_holds_no_more_than_before(
+    start: Callable[..., TrialActor],
+    study_folder: StudyFolder,
+    study_config: Callable[..., StudyConfig],
+    tmp_path: Path,
+) -> None:
+    images = write_image_folder(tmp_path / "images", {"cat": 12, "dog": 12})
+    config = study_config(
+        (
+            "name: digits, label_noise: 0.4",
+            f"name: image_folder, root: {images}, image_size: [8, 8], in_memory: never, workers: 2",
+        ),
+        ("epochs: 3, batch_size: 400", "epochs: 1, batch_size: 20"),
+    )
+    actor, most = start(), (0, 0, 0)
+    for number in range(2, 10):
+        trial = study_folder.trial(f"t{number:04d}")
+        trial.hand_out(record_of(config, trial.key, {}), study_folder.manifest.session)
+        assert actor.reset_config({**actor.config, "key": trial.key})
+        assert [_fresh(actor)["epoch"], _fresh(actor)["outcome"]["state"]] == [1, "finished"]
+        gc.collect()
+        if number < 5:  # libraries open what they need in the first ones
+            most = tuple(map(max, most, _resources()))
+    deadline = time.monotonic() + 10
+    while any(map(gt, held := _resources(), most)) and time.monotonic() < deadline:
+        time.sleep(0.1)  # for what ends a moment after it was told to
+    assert not any(map(gt, held, most)), (held, most)
     actor.cleanup()

@@ -1,0 +1,48 @@
+"""A first signal ends a session cleanly, and a second one at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.commands import as_from_a_terminal
+
+SESSION = """
+import sys, time
+from types import SimpleNamespace
+from samtune.tuning.signals import handled_signals
+
+def acknowledge():
+    print("stopping", flush=True)
+
+with handled_signals() as signals:
+    listener = SimpleNamespace(on_interrupt=acknowledge)
+    signals.search = SimpleNamespace(listener=listener, stop=lambda: None)
+    with signals.during_tune():
+        print("tuning", flush=True)
+        try:
+            time.sleep(60)  # an epoch that takes its time; signals do not cut it short
+        finally:
+            print("farewell", flush=True)
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SESSION],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_from_a_terminal,
+    )
+    assert process.stdout is not None
+    for expected, number in (("tuning\n", signal.SIGINT), ("stopping\n", second)):
+        assert process.stdout.readline() == expected
+        assert process.poll() is None
+        process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + second
+    assert "farewell" not in rest
