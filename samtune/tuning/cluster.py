@@ -108,7 +108,7 @@ def connected(address: str | None) -> Iterator[Any]:
         try:
             # "local", since without an address Ray would join a cluster it finds on this machine.
             ray.init(address=address or "local", **options)
-        except ray.exceptions.AuthenticationError:
+        except (ray.exceptions.AuthenticationError, ConnectionError):  # it says either
             if not _can_show_a_token():
                 raise
             ray.shutdown()
