@@ -239,7 +239,8 @@ class _Session:
         with signals.during_tune():
             tuner.fit()
         folder.remove_tune_folders()
-        if isinstance(guard.error, OSError):
+        # A pipe is no storage: who prints knows what to say of one that broke.
+        if isinstance(guard.error, OSError) and not isinstance(guard.error, BrokenPipeError):
             raise EndedEarlyError(
                 f"no trial could be handed out for {search.config.study.storage_wait:g} s: "
                 f"{guard.error}. All printed epochs are safe. Once that is mended, go on with "
