@@ -39,13 +39,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     return accounts(study)
 
 
-def _seeds(fast: int, all_of_them: int) -> list[object]:
-    chaos = [pytest.param(seed, marks=pytest.mark.chaos) for seed in range(fast, all_of_them)]
-    return [*range(fast), *chaos]
-
-
+@pytest.mark.chaos
 @pytest.mark.ray
-@pytest.mark.parametrize("seed", _seeds(1, 20))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_driver_killed_at_random_and_resumed_gives_the_same_study(
     tmp_path: Path, undisturbed: dict[str, Account], seed: int
 ) -> None:
@@ -90,6 +86,7 @@ def test_a_soak_of_kills_loses_nothing(tmp_path: Path) -> None:
     print(f"soak: {sessions} sessions, {len(study.trials)} trials, {epochs} epochs")
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_run_that_nobody_listens_to_any_more_ends_cleanly_and_says_how_to_go_on(
     tmp_path: Path,

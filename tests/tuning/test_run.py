@@ -157,6 +157,7 @@ def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(
     assert "There is nothing to do" in done.stdout
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_trial_whose_every_worker_dies_fails_alone_and_keeps_its_epochs(
     workplace: Path, local_ray: None
