@@ -39,7 +39,7 @@ from samtune.files import read_json, sync_folder, write_atomically, write_json
 from samtune.study.driver import Driver
 from samtune.study.manifest import SCHEMA, Manifest, _Schema, installed_versions
 from samtune.study.settings import accepted_config, check_changes, read_settings, write_settings
-from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder
+from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
 
 DEFAULT_STORAGE = Path("samtune_studies")
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
@@ -260,12 +260,12 @@ class StudyFolder:
         for path in paths:
             self._refuse_link(path)
         named = (path.name for path in paths)
-        found = [self.trial(key) for key in sorted(named, key=lambda key: int(key[1:]))]
+        found = [self.trial(key) for key in sorted(named, key=trial_number)]
         return [t for t in found if (t.root / "trial.json").exists() or t.journal.exists()]
 
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
-        return 1 + max((int(trial.key[1:]) for trial in self.trials()), default=0)
+        return 1 + max((trial_number(trial.key) for trial in self.trials()), default=0)
 
     @contextlib.contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:

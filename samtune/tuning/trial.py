@@ -66,10 +66,8 @@ class TrialActor(tune.Trainable):
                 progress = next(self._progress)
         except (torch.AcceleratorError, LostReaderError):
             raise  # this process is of no use any more; Ray starts another
-        except OSError as error:
-            return self._fault(error, may_pass=True)
         except Exception as error:  # noqa: BLE001 - not the trial's own, which are outcomes
-            return self._fault(error, may_pass=False)
+            return self._fault(error)
         self._watchdog.note(progress.duration_s)
         if not progress.replayed:
             self._patience.is_well()
@@ -114,10 +112,10 @@ class TrialActor(tune.Trainable):
         device = torch.device("cuda" if self._gpus else "cpu")
         self._progress = run_trial(self._folder, self._session, device=device, data=self._data)
 
-    def _fault(self, error: Exception, *, may_pass: bool) -> dict[str, Any]:
-        """The result of a step that could not be taken, and another beginning."""
+    def _fault(self, error: Exception) -> dict[str, Any]:
+        """The result of a step that could not be taken; what may pass gets another beginning."""
         reason = f"{type(error).__name__}: {error}"
-        gives_up = not may_pass
+        gives_up = not isinstance(error, OSError)
         if isinstance(error, OSError):
             try:
                 self._patience.bear(error)
