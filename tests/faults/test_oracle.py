@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -38,11 +39,13 @@ def test_temporary_files_are_found_unless_a_kill_explains_them(tmp_path: Path, n
 
 
 def test_a_process_of_the_study_is_found(tmp_path: Path) -> None:
-    process = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: "left"})
-    try:
-        with pytest.raises(AssertionError, match=f"O8.*{process.pid} sleep 60"):
+    waits = ["sh", "-c", "echo up; read _"]
+    environment = {**os.environ, MARK: "left"}
+    process = subprocess.Popen(waits, env=environment, stdin=PIPE, stdout=PIPE)
+    with process:
+        assert process.stdout
+        assert process.stdout.readline() == b"up\n"  # before that /proc has nothing of it
+        with pytest.raises(AssertionError, match=f"O8.*{process.pid} sh -c echo up"):
             check_nothing_left("left", tmp_path, shared_memory(), killed=False, within_s=0)
-    finally:
         process.kill()
-        process.wait()
     check_nothing_left("left", tmp_path, shared_memory(), killed=False, within_s=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +10,7 @@ import pytest
 
 from samtune.config.schema import ResourcesConfig
 from samtune.errors import SamtuneError
-from samtune.tuning.cluster import (
-    AUTH_MODE,
-    AUTH_TOKEN,
-    _authenticate,
-    _can_show_a_token,
-    find_slots,
-)
+from samtune.tuning.cluster import AUTH_MODE, AUTH_TOKEN, find_slots
 
 
 def _nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
@@ -56,32 +49,51 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _in_a_process_of_its_own(code: str) -> list[str]:
+    """What it prints. Here a Ray may run already, and one whose token changes ends its process."""
+    imports = "import os\nfrom samtune.tuning.cluster import *\n"
+    imports += "from samtune.tuning.cluster import _authenticate, _can_show_a_token\n"
+    ran = subprocess.run(
+        [sys.executable, "-c", imports + code], capture_output=True, text=True, check=False
+    )
+    assert not ran.returncode, ran.stderr
+    return ran.stdout.splitlines()
+
+
 def test_a_ray_of_our_own_has_a_token_of_its_own(home: Path) -> None:
+    code = """
+for _ in range(2):
     _authenticate(None)
-    first = os.environ.pop(AUTH_TOKEN)
-    _authenticate(None)
+    print(os.environ.pop(AUTH_TOKEN))
+    print(AUTH_MODE in os.environ)  # Ray's to switch on, where it starts the cluster
+"""
+    first, switched, second, still = _in_a_process_of_its_own(code)
     assert len(first) >= 32
-    assert os.environ[AUTH_TOKEN] != first
-    assert AUTH_MODE not in os.environ  # Ray's to switch on, where it starts the cluster
+    assert first != second
+    assert switched == still == "False"
 
 
 def test_a_cluster_that_is_given_is_shown_a_token_only_once_it_asks(home: Path) -> None:
-    assert not _can_show_a_token()
-    (home / ".ray").mkdir()
-    (home / ".ray" / "auth_token").write_text("secret")
-    _authenticate("10.0.0.1:6379")
-    assert AUTH_MODE not in os.environ
-    assert _can_show_a_token()
-    assert os.environ[AUTH_MODE] == "token"
-    assert not _can_show_a_token()  # again
+    code = """
+print(_can_show_a_token())
+(Path.home() / ".ray").mkdir()
+(Path.home() / ".ray" / "auth_token").write_text("secret")
+_authenticate("10.0.0.1:6379")
+print(AUTH_MODE in os.environ)
+print(_can_show_a_token(), os.environ[AUTH_MODE])
+print(_can_show_a_token())  # again
+"""
+    assert _in_a_process_of_its_own(code) == ["False", "False", "True token", "False"]
 
 
 def test_what_the_user_has_chosen_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AUTH_MODE, "disabled")
-    for address in (None, "10.0.0.1:6379"):
-        _authenticate(address)
-        assert os.environ[AUTH_MODE] == "disabled"
-        assert AUTH_TOKEN not in os.environ
+    code = """
+for address in (None, "10.0.0.1:6379"):
+    _authenticate(address)
+    print(os.environ[AUTH_MODE], AUTH_TOKEN in os.environ)
+"""
+    assert _in_a_process_of_its_own(code) == ["disabled False"] * 2
 
 
 LOCAL = """
