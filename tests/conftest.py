@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(autouse=True)
+def _way_for_what_takes_longest(request: pytest.FixtureRequest) -> None:
+    """The tests with Ray decide when all are done: the others leave them the cores they can use."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not request.node.get_closest_marker("ray"):
+        os.setpriority(os.PRIO_PROCESS, 0, 10)
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,7 @@ def test_an_export_that_is_a_pickle_with_code_is_refused_in_a_sentence(tmp_path:
 
 
 @pytest.mark.ray
-def test_resume_runs_no_code_from_a_study(planted: tuple[Path, Path]) -> None:
+def test_resume_runs_no_code_from_a_study(planted: tuple[Path, Path], local_ray: None) -> None:
     folder, marker = planted
     (folder / "samtune_studies/tiny-train/trials/t0001/outcome.json").unlink()
     samtune_here("resume", "tiny-train", cwd=folder)

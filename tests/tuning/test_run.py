@@ -52,11 +52,11 @@ class Misfit(nn.Module):
                 raise ValueError("this model cannot do five")
             if self.deed == "nan":
                 return logits * math.nan
-            if self.deed == "hang" and not Path(self.marker).exists():
-                Path(self.marker).touch()
+            if self.deed == "hang" and not Path(self.marker + "-hang").exists():
+                Path(self.marker + "-hang").touch()
                 time.sleep(1000)
-            if self.deed == "kill" and not Path(self.marker).exists():
-                Path(self.marker).touch()
+            if self.deed == "kill" and not Path(self.marker + "-kill").exists():
+                Path(self.marker + "-kill").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return logits
 '''
@@ -71,9 +71,10 @@ trial:
   sam: {rho: 0.0}
   training: {epochs: 4, batch_size: 600}
 search_space:
-  model.deed: {choice: ["", raise, nan, kill]}
-study: {trials: 4, sampler: grid, scheduler: none, baseline: false}
+  model.deed: {choice: ["", raise, nan, kill, hang]}
+study: {trials: 5, sampler: grid, scheduler: none, baseline: false, resources: {cpus: 2}}
 """
+DEEDS = '["", raise, nan, kill, hang]'
 
 
 @pytest.fixture
@@ -122,24 +123,29 @@ def _holds(name: str, printed: str) -> Study:
 
 
 @pytest.mark.ray
-def test_faults_of_a_trial_are_its_own_and_a_lost_worker_is_replaced(
+def test_faults_of_a_trial_are_its_own_and_a_lost_or_hung_worker_is_replaced(
     workplace: Path, local_ray: None
 ) -> None:
-    (workplace / "faults.yaml").write_text(
-        STUDY.replace("{name: misfit}", f"{{name: misfit, marker: {workplace / 'killed'}}}")
-    )
-    ran = _samtune("run", "faults.yaml")
+    marker = f"{{name: misfit, marker: {workplace / 'marker'}}}"
+    (workplace / "faults.yaml").write_text(STUDY.replace("{name: misfit}", marker))
+    two_at_once = ("study.epoch_timeout=8", "study.resources={cpus: 1}")
+    ran = _samtune("run", "faults.yaml", *two_at_once)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = _holds("faults", ran.stdout)
     by_deed = {t.values["model.deed"]: t for t in study.trials}
     states = {deed: t.state for deed, t in by_deed.items()}
-    assert states == {"": "finished", "raise": "failed", "nan": "diverged", "kill": "finished"}
-    assert [len(by_deed[d].epochs) for d in ("", "raise", "nan", "kill")] == [4, 2, 2, 4]
-    assert (workplace / "killed").exists()
-    # The killed trial went on from its last epoch, and its numbers are those of the undisturbed.
-    curves = [[e.metrics["val_loss"] for e in by_deed[d].epochs] for d in ("", "kill")]
-    assert curves[0] == curves[1]
-    assert {e.attempt for e in by_deed["kill"].epochs} == {1, 2}
+    went_on = {"": "finished", "kill": "finished", "hang": "finished"}
+    assert states == went_on | {"raise": "failed", "nan": "diverged"}
+    assert [len(by_deed[d].epochs) for d in ("raise", "nan")] == [2, 2]
+    # What lost its worker went on from its last epoch, with the numbers of the undisturbed.
+    curves = [[e.metrics["val_loss"] for e in by_deed[d].epochs] for d in went_on]
+    assert len(curves[0]) == 4
+    assert curves[0] == curves[1] == curves[2]
+    for deed in ("kill", "hang"):
+        assert (workplace / f"marker-{deed}").exists()
+        assert len({e.attempt for e in by_deed[deed].epochs}) == 2
+    assert "longer than study.epoch_timeout (0:00:08)" in ran.stdout
+    assert "in forward" in by_deed["hang"].folder.log.read_text()
     assert "ValueError: this model cannot do five" in by_deed["raise"].folder.log.read_text()
     assert "this model cannot do five" in ran.stdout
     assert "lost its worker and goes on in another" in ran.stdout
@@ -163,7 +169,7 @@ def test_a_trial_whose_every_worker_dies_fails_alone_and_keeps_its_epochs(
     workplace: Path, local_ray: None
 ) -> None:
     (workplace / "faults.yaml").write_text(
-        STUDY.replace('["", raise, nan, kill]', '[die, ""]').replace("epochs: 4", "epochs: 6")
+        STUDY.replace(DEEDS, '[die, ""]').replace("epochs: 4", "epochs: 6")
     )
     ran = _samtune("run", "faults.yaml")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -190,59 +196,55 @@ def _read_until(process: subprocess.Popen[str], epochs: int) -> str:
 
 
 SLOW = STUDY.replace("{name: misfit}", "{name: misfit, seconds: 0.1}").replace(
-    'model.deed: {choice: ["", raise, nan, kill]}', "optimizer.lr: {float: [0.01, 1.0]}"
+    f"model.deed: {{choice: {DEEDS}}}", "optimizer.lr: {float: [0.01, 1.0]}"
 )
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_a_driver_that_is_ended_is_resumed_without_loss(
-    workplace: Path, local_ray: None, number: signal.Signals, code: int
+def test_a_driver_that_is_ended_again_and_again_is_resumed_without_loss(
+    workplace: Path, local_ray: None
 ) -> None:
-    study_file = SLOW.replace("sampler: grid", "sampler: tpe").replace("trials: 4", "trials: 6")
+    study_file = SLOW.replace("sampler: grid", "sampler: tpe").replace("trials: 5", "trials: 6")
     (workplace / "faults.yaml").write_text(study_file)
-    process = start_samtune("run", "faults.yaml")
-    printed = _read_until(process, 6)
-    signalled = time.monotonic()
-    process.send_signal(number)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == code, printed + rest
-    if number != signal.SIGKILL:
-        assert time.monotonic() - signalled < 20
-        assert "samtune resume faults" in rest
-    assert "Traceback" not in rest
-    study = _holds("faults", printed + rest)
-    assert study.state == "interrupted"
-    if number == signal.SIGTERM:
-        return  # what is left behind is as after SIGINT
+    printed = ""
+    arguments = ["run", "faults.yaml"]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        process = start_samtune(*arguments)
+        said = _read_until(process, 5)
+        signalled = time.monotonic()
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == code, said + rest
+        if number != signal.SIGKILL:
+            assert time.monotonic() - signalled < 20
+            assert "samtune resume faults" in rest
+        assert "Traceback" not in rest
+        printed += said + rest
+        study = _holds("faults", printed)
+        assert study.state == "interrupted"
+        arguments = ["resume", "faults", "--plugin", "misfit_plugin"]
 
-    resumed = _samtune("resume", "faults", "--plugin", "misfit_plugin")
+    before = [t.values for t in study.trials]
+    resumed = _samtune(*arguments, "--trials", "+2")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    study = _holds("faults", printed + rest + resumed.stdout)
+    study = _holds("faults", printed + resumed.stdout)
     assert study.left == 0
-    assert [t.state for t in study.trials] == ["finished"] * 6
+    assert [t.state for t in study.trials] == ["finished"] * 8
     assert all(len(t.epochs) == 4 for t in study.trials)
+    values = [t.values for t in study.trials]
+    assert values[: len(before)] == before
+    assert len({json.dumps(v) for v in values}) == 8
     points = _points("faults")
     assert {key: len(curve) for key, (_, curve) in points.items() if key != "study"} == {
         t.key: 4 for t in study.trials
     }
-
-    if number == signal.SIGINT:
-        before = [t.values for t in study.trials]
-        more = _samtune("resume", "faults", "--trials", "+2", "--plugin", "misfit_plugin")
-        assert more.returncode == 0, more.stdout + more.stderr
-        after = [t.values for t in open_study("faults").trials]
-        assert after[:6] == before
-        assert len({json.dumps(values) for values in after}) == 8
 
 
 @pytest.mark.ray
 def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
     workplace: Path, local_ray: None
 ) -> None:
-    study_file = STUDY.replace('["", raise, nan, kill]', "[raise]").replace(
+    study_file = STUDY.replace(DEEDS, "[raise]").replace(
         "search_space:", "search_space:\n  optimizer.lr: {choice: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}"
     )
     mended = workplace / "this.mended"
@@ -268,7 +270,7 @@ def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
 def test_a_done_study_without_a_usable_trial_exits_1_whichever_verb_says_so(
     workplace: Path, local_ray: None
 ) -> None:
-    study_file = STUDY.replace('["", raise, nan, kill]', "[raise]")
+    study_file = STUDY.replace(DEEDS, "[raise]")
     text = PLUGIN.replace("self.passes == 5", "self.passes == 1").replace("misfit", "useless")
     (workplace / "useless_plugin.py").write_text(text)
     (workplace / "faults.yaml").write_text(study_file.replace("misfit", "useless"))
@@ -315,23 +317,10 @@ def test_a_start_that_fails_has_not_taken_the_name(workplace: Path, local_ray: N
 
 
 @pytest.mark.ray
-def test_a_hung_epoch_is_ended_and_trained_again(workplace: Path, local_ray: None) -> None:
-    study_file = STUDY.replace('["", raise, nan, kill]', "[hang]")
-    marker = f"{{name: misfit, marker: {workplace / 'hung'}}}"
-    (workplace / "faults.yaml").write_text(study_file.replace("{name: misfit}", marker))
-    ran = _samtune("run", "faults.yaml", "study.epoch_timeout=8")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "longer than study.epoch_timeout (0:00:08)" in ran.stdout
-    study = _holds("faults", ran.stdout)
-    assert [len(t.epochs) for t in study.trials] == [4]
-    assert "in forward" in study.trials[0].folder.log.read_text()
-
-
-@pytest.mark.ray
 def test_an_unreachable_mlflow_stops_nothing_and_is_made_up_for(
     workplace: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study_file = STUDY.replace('["", raise, nan, kill]', '[""]')
+    study_file = STUDY.replace(DEEDS, '[""]')
     (workplace / "faults.yaml").write_text(study_file)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     ran = _samtune("run", "faults.yaml")
