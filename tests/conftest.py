@@ -30,14 +30,12 @@ study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 """
 
 
-@pytest.hookimpl(tryfirst=True)  # before marks select and xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """What starts Ray runs in one process: starting one takes seconds, and all cores."""
-    for item in items:
-        if "local_ray" in item.fixturenames:  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.ray)
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    if "local_ray" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.ray)
+    if item.get_closest_marker("ray"):
+        item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(autouse=True)
