@@ -29,8 +29,8 @@ LAYERS = [
 ]
 HEAVY = {
     "ray": {"tuning"},
-    "optuna": {"tuning", "report"},
-    "mlflow": {"tracking", "export"},
+    "optuna": {"tuning"},
+    "mlflow": {"tracking"},
 }
 
 

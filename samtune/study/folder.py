@@ -1,7 +1,9 @@
 """The folder of a study: where everything lies, and who may write to it.
 
     <storage>/<name>/
-      study.yaml  settings.json  manifest.json  lock  driver.log
+      study.yaml  settings.json  manifest.json  lock
+      tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
+      .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
         epochs.jsonl         one line per finished epoch (`history`)

@@ -9,13 +9,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from samtune.config.schema import ResourcesConfig
 from samtune.errors import SamtuneError
-
-if TYPE_CHECKING:
-    pass
 
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
 
@@ -25,7 +22,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files per trial
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Ray's own snapshots: nothing here depends on them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `handled_signals` below
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `signals` does that
     "TUNE_WARN_THRESHOLD_S": "5",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

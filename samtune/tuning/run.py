@@ -289,4 +289,4 @@ def _first_failure(study: Study) -> str:
     return ""
 
 
-__all__ = ["Interrupted", "find_slots", "resume_study", "run_study"]
+__all__ = ["Interrupted", "resume_study", "run_study"]

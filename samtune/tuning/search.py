@@ -1,7 +1,7 @@
 """One session of a study: who runs next, who goes on, and what is written when a trial ends.
 
-It knows the study folder, the sampler and the trial scheduler, and no Ray: `trial` and `run` only
-carry its decisions to the workers. Everything it knows at its start comes from the journals.
+It knows the study folder, the sampler and the trial scheduler, and no Ray: `adapters` and `run`
+only carry its decisions to the workers. Everything it knows at its start comes from the journals.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from samtune.export.formats import load_exported
 from samtune.study.folder import StudyFolder
 from samtune.study.single import train_single
 from samtune.study.study import Study
-from tests.study.disk import Disk, kill
-from tests.study.saboteur import Killed
+from tests.faults.disk import Disk, kill
+from tests.faults.saboteur import Killed
 
 Make = Callable[..., StudyConfig]
 

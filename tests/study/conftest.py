@@ -12,7 +12,7 @@ from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.study.folder import StudyFolder
 from samtune.study.trial_folder import TrialFolder
-from tests.study.saboteur import EPOCHS, Saboteur, curve, run
+from tests.faults.saboteur import EPOCHS, Saboteur, curve, run
 
 Make = Callable[..., StudyConfig]
 

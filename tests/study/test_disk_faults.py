@@ -22,8 +22,8 @@ from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
-from tests.study.disk import Disk, fill, go_read_only, kill, wear_out
-from tests.study.saboteur import CPU, EPOCHS, PASSES, Killed, Saboteur, curve, run
+from tests.faults.disk import Disk, fill, go_read_only, kill, wear_out
+from tests.faults.saboteur import CPU, EPOCHS, PASSES, Killed, Saboteur, curve, run
 
 Shape = dict[str, float]
 
@@ -257,7 +257,7 @@ import torch
 from samtune.study.journal import Journal
 from samtune.study.trial_folder import TrialFolder
 from samtune.study.trial_run import run_trial
-import tests.study.saboteur
+import tests.faults.saboteur
 
 torch.set_num_threads(1)
 trial, what = TrialFolder(Path(sys.argv[1])), sys.argv[2]

@@ -23,7 +23,7 @@ from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import Progress, run_trial
 from samtune.training.checkpoint import load_weights
 from tests.data.files import write_image_folder
-from tests.study.saboteur import CPU, Killed, Saboteur, curve, run
+from tests.faults.saboteur import CPU, Killed, Saboteur, curve, run
 
 Make = Callable[..., StudyConfig]
 

@@ -10,7 +10,7 @@ from samtune.errors import SamtuneError
 from samtune.study import Study, StudyFolder, open_study
 from samtune.study.single import train_single
 from samtune.study.weights import load_trained
-from tests.study.saboteur import run
+from tests.faults.saboteur import run
 
 TRIALS = [
     ("{name: resnet, blocks: [1], channels: [4]}", "{name: digits}", "val_accuracy"),

@@ -20,8 +20,8 @@ from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
-from tests.study.disk import Disk, kill
-from tests.study.saboteur import Killed
+from tests.faults.disk import Disk, kill
+from tests.faults.saboteur import Killed
 
 Make = Callable[..., StudyConfig]
 

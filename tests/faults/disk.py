@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from tests.study.saboteur import Killed
+from tests.faults.saboteur import Killed
 
 OPERATIONS = ("write", "fsync", "replace", "unlink", "ftruncate")
 
