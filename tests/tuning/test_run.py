@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from samtune.study.journal import Journal
 from samtune.tuning import run_study
 from samtune.tuning.run import Silent
 from tests.commands import Ended, samtune_here, start_samtune
+from tests.faults.oracle import MARK, check_nothing_left, shared_memory
 
 Make = Callable[..., StudyConfig]
 
@@ -78,12 +79,15 @@ DEEDS = '["", raise, nan, kill, hang]'
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the plugin in it, as the current one."""
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the plugin in it, as the current one; whatever was begun in it must be gone."""
     (tmp_path / "misfit_plugin.py").write_text(PLUGIN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+    monkeypatch.setenv(MARK, tmp_path.name)
+    memory = shared_memory()
+    yield tmp_path
+    check_nothing_left(tmp_path.name, tmp_path, memory, killed=False)
 
 
 def _samtune(*arguments: str) -> Ended:
