@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from samtune.analysis import response
+from samtune.cli.answer import print_response
 from samtune.cli.console import (
     describe,
     metric,
@@ -72,6 +75,7 @@ def _print_study(study: Study) -> None:
             style="bold green" if trial is best else None,
         )
     console.print(rows)
+    print_response(console, study)
     print_damage(console, study.damage)
 
 
@@ -96,7 +100,7 @@ def _print_trial(trial: Trial) -> None:
 
 
 def _study_json(study: Study) -> dict[str, Any]:
-    best = study.best
+    best, found = study.best, response(study)
     return {
         "name": study.name,
         "state": study.state,
@@ -105,6 +109,7 @@ def _study_json(study: Study) -> dict[str, Any]:
         "mode": study.config.mode,
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
+        "response": asdict(found) if found else None,
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
+from samtune.cli.answer import print_response
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange, IntRange
@@ -78,6 +79,7 @@ def print_summary(console: Console, study: Study) -> None:
     console.print(f"\n[bold]study {study.name}[/]: {study.tally}")
     _print_ranking(console, study)
     _print_gain(console, study)
+    print_response(console, study)
     for line in edges(study):
         console.print(f"[yellow]{line}[/]")
     _print_failures(console, study)
