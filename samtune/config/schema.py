@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ LARGEST_ALPHA = 100.0  # papers use 0.1 to 1; from here on every image is half a
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
+FEWEST_GRACE_EPOCHS = 5
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -233,16 +235,27 @@ class SchedulerConfig(Config):
     `asha` keeps the best 1/reduction_factor at grace_epochs, grace_epochs * reduction_factor, ...
     (Li et al. 2020); `median` stops what is below the median of the running averages (Golovin et
     al. 2017); `none` lets every trial run to its end.
+
+    Attributes:
+        grace_epochs: before which no trial is stopped. `auto` is a quarter of the epochs, but five
+            at least: SAM with a large rho begins slowly, and what is compared earlier is who
+            begins fast. A study of five epochs or fewer so stops nothing.
     """
 
     name: Literal["asha", "median", "none"] = "asha"
-    grace_epochs: Count = 1
+    grace_epochs: Literal["auto"] | Count = "auto"
     reduction_factor: Annotated[int, Field(ge=2, strict=True)] = 3
+
+    def grace(self, epochs: int) -> int:
+        """Before which epoch no trial of so many epochs is stopped."""
+        if self.grace_epochs == "auto":
+            return min(epochs, max(FEWEST_GRACE_EPOCHS, math.ceil(epochs / 4)))
+        return self.grace_epochs
 
     def rung_epochs(self, epochs: int) -> list[int]:
         """Where `asha` compares trials of so many epochs; not at the last, where all end."""
         rungs = []
-        rung = self.grace_epochs
+        rung = self.grace(epochs)
         while self.name == "asha" and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction_factor

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from samtune.config.base import Config
-from samtune.config.overrides import with_overrides
+from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems, no_such_setting, shown
 from samtune.config.schema import (
     NAME_PATTERN,
@@ -32,18 +32,27 @@ from samtune.registry import MODELS, load_plugins
 
 
 def read_study(
-    path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] | None = None,
+    *,
+    for_search: bool = True,
 ) -> StudyConfig:
     """Reads and checks a study file.
 
     Args:
         overrides: `KEY=VALUE` strings that go over what the file says.
         plugins: modules to import instead of those the file names.
+        for_search: whether trials will draw what the search space has, so that it cannot be
+            overridden.
 
     Raises:
         StudyFileError: it lists everything that is wrong.
+        SamtuneError: an override is none, or would change nothing.
     """
     document = with_overrides(read_yaml(path), overrides)
+    if for_search:
+        refuse_searched(document, overrides)
     return check_study(document, path.absolute().parent, plugins)
 
 
@@ -133,7 +142,8 @@ def _check_scheduler(search: SearchConfig, trial: CheckedTrial, problems: Proble
     here, there = ("trial", "training", "epochs"), ("study", "scheduler", "grace_epochs")
     if "training" not in trial.sections or problems.any_at(("study", "scheduler")):
         return
-    epochs, grace_epochs = trial.sections["training"]["epochs"], search.scheduler.grace_epochs
+    epochs = trial.sections["training"]["epochs"]
+    grace_epochs = search.scheduler.grace(epochs)
     if search.scheduler.name == "none" or grace_epochs <= epochs:
         return
     if problems.is_overridden(here) and not problems.is_overridden(there):
