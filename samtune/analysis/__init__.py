@@ -5,5 +5,6 @@ trial scheduler stopped the right trials.
 """
 
 from samtune.analysis.response import Band, Response, response
+from samtune.analysis.warnings import StudyWarning, warnings_of
 
-__all__ = ["Band", "Response", "response"]
+__all__ = ["Band", "Response", "StudyWarning", "response", "warnings_of"]

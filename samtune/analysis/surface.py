@@ -13,7 +13,6 @@ from samtune.analysis.axes import Matrix
 # On axes from 0 to 1. Shorter than the lower end would be noise taken for a law; at the upper end
 # an axis has no influence any more.
 LENGTHS = (0.3, 30.0)
-RESTARTS = 2
 
 Vector = NDArray[np.float64]
 
@@ -46,8 +45,6 @@ class Surface:
         self._process = GaussianProcessRegressor(
             signal + WhiteKernel(0.1, (1e-4, 2.0)),
             alpha=np.array(variances) / self._scale**2 + 1e-10,
-            n_restarts_optimizer=RESTARTS,
-            random_state=0,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at the end of its range
@@ -64,6 +61,24 @@ class Surface:
         noise = self._process.kernel_.k2.noise_level
         error = np.sqrt(np.maximum(deviation**2 - noise, 0.0))
         return mean * self._scale + self._mean, error * self._scale
+
+    def greatest_difference(self, changed: Sequence[Matrix], deviations: float) -> float:
+        """The most that the mean score differs by between these sets of settings.
+
+        Args:
+            changed: each of shape (settings, columns); what is compared is the mean over each.
+            deviations: how many standard errors are added to every difference.
+        """
+        mean, covariance = self._process.predict(np.vstack(changed), return_cov=True)
+        size = len(changed[0])
+        means = mean.reshape(len(changed), size).mean(1)
+        blocks = covariance.reshape(len(changed), size, len(changed), size).mean((1, 3))
+        # A trial's own noise is on the diagonal of each block, and is none of the mean's.
+        blocks -= np.eye(len(changed)) * self._process.kernel_.k2.noise_level / size
+        own = np.diag(blocks)
+        variances = np.maximum(own[:, None] + own[None, :] - 2 * blocks, 0.0)
+        differences = np.abs(means[:, None] - means[None, :]) + deviations * np.sqrt(variances)
+        return float(differences.max() * self._scale)
 
 
 def p_without(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from samtune.analysis import response
+from samtune.analysis import response, warnings_of
 from samtune.cli.console import describe, metric, table
 from samtune.study import Study
 
@@ -27,3 +27,9 @@ def print_response(console: Console, study: Study) -> None:
                 metric(band.error),
             )
         console.print(rows)
+
+
+def print_warnings(console: Console, study: Study) -> None:
+    """A line for everything that speaks against the answer."""
+    for warning in warnings_of(study):
+        console.print(warning.sentence, style="yellow", markup=False, soft_wrap=True)

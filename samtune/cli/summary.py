@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_response
+from samtune.cli.answer import print_response, print_warnings
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange, IntRange
@@ -75,13 +75,12 @@ def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
 
 
 def print_summary(console: Console, study: Study) -> None:
-    """The best trials, what SAM gained, what is at the edge, what failed, and what to do next."""
+    """The best trials, what SAM gained, what speaks against it, what failed, what to do next."""
     console.print(f"\n[bold]study {study.name}[/]: {study.tally}")
     _print_ranking(console, study)
     _print_gain(console, study)
     print_response(console, study)
-    for line in edges(study):
-        console.print(f"[yellow]{line}[/]")
+    print_warnings(console, study)
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
@@ -120,38 +119,6 @@ def in_words(distribution: object) -> str:
     if when:
         text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
     return text
-
-
-def edges(study: Study) -> list[str]:
-    """A sentence for each searched number whose best value lies at the end of its range.
-
-    The outer twentieth of the range counts as its end, on the log scale where the range has one.
-    """
-    best = study.best
-    if best is None or best.is_baseline:
-        return []
-    lines = []
-    for path, value in best.values.items():
-        found = study.config.active(path, best.values)
-        if not found or not isinstance(found[1], FloatRange | IntRange):
-            continue
-        place = _place(found[1], value)
-        if not 0.05 < place < 0.95:
-            end, word = ("lower", "smaller") if place < 0.5 else ("upper", "larger")
-            lines.append(
-                f"{path}: the best value, {value:.4g}, is at the {end} end of its range; "
-                f"{word} ones may be better."
-            )
-    return lines
-
-
-def _place(distribution: FloatRange | IntRange, value: float) -> float:
-    import math
-
-    low, high = distribution.bounds
-    if distribution.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
 
 
 def _print_ranking(console: Console, study: Study) -> None:
