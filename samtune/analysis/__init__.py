@@ -4,7 +4,16 @@
 trial scheduler stopped the right trials.
 """
 
+from samtune.analysis.audit import Audit, audit
 from samtune.analysis.response import Band, Response, response
 from samtune.analysis.warnings import StudyWarning, warnings_of
 
-__all__ = ["Band", "Response", "StudyWarning", "response", "warnings_of"]
+__all__ = [
+    "Audit",
+    "Band",
+    "Response",
+    "StudyWarning",
+    "audit",
+    "response",
+    "warnings_of",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from samtune.analysis import response, warnings_of
+from samtune.analysis import audit, response, warnings_of
 from samtune.cli.console import describe, metric, table
 from samtune.study import Study
 
@@ -27,6 +27,12 @@ def print_response(console: Console, study: Study) -> None:
                 metric(band.error),
             )
         console.print(rows)
+
+
+def print_audit(console: Console, study: Study) -> None:
+    """Whether the trial scheduler stopped the right trials, where that was looked into."""
+    if found := audit(study):
+        console.print(found.sentence, markup=False, soft_wrap=True)
 
 
 def print_warnings(console: Console, study: Study) -> None:

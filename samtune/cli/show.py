@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.analysis import response, warnings_of
-from samtune.cli.answer import print_response, print_warnings
+from samtune.analysis import audit, response, warnings_of
+from samtune.cli.answer import print_audit, print_response, print_warnings
 from samtune.cli.console import (
     describe,
     metric,
@@ -76,6 +76,7 @@ def _print_study(study: Study) -> None:
         )
     console.print(rows)
     print_response(console, study)
+    print_audit(console, study)
     print_warnings(console, study)
     print_damage(console, study.damage)
 
@@ -101,7 +102,7 @@ def _print_trial(trial: Trial) -> None:
 
 
 def _study_json(study: Study) -> dict[str, Any]:
-    best, found = study.best, response(study)
+    best, found, audited = study.best, response(study), audit(study)
     return {
         "name": study.name,
         "state": study.state,
@@ -111,6 +112,7 @@ def _study_json(study: Study) -> dict[str, Any]:
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
         "response": asdict(found) if found else None,
+        "audit": asdict(audited) if audited else None,
         "warnings": [asdict(warning) for warning in warnings_of(study)],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_response, print_warnings
+from samtune.cli.answer import print_audit, print_response, print_warnings
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange, IntRange
@@ -53,6 +55,14 @@ def print_preview(console: Console, preview: Preview) -> None:
         console.print(f"[yellow]  note       {escape(sentence)}[/]")
 
 
+def print_warm_start(console: Console, config: StudyConfig, storage: Path) -> None:
+    """How many trials of which other studies the sampler knows of from its start."""
+    from samtune.tuning.warm_start import past_studies
+
+    for past in past_studies(config, storage):
+        console.print(f"  warm start {past} lie in this space", markup=False)
+
+
 def _data_in_words(preview: Preview) -> str:
     name, data = preview.config.trial.dataset.name, preview.data
     if data is None:
@@ -77,9 +87,12 @@ def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
 def print_summary(console: Console, study: Study) -> None:
     """The best trials, what SAM gained, what speaks against it, what failed, what to do next."""
     console.print(f"\n[bold]study {study.name}[/]: {study.tally}")
+    if study.budget.spent:
+        console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
     print_response(console, study)
+    print_audit(console, study)
     print_warnings(console, study)
     _print_failures(console, study)
     if study.state == "interrupted":

@@ -286,6 +286,14 @@ class SearchConfig(Config):
     `mode` follows from the metric and need not be given.
 
     Attributes:
+        try_first: settings of the first trials, by path; the sampler draws what they leave out.
+        warm_start: studies in the same storage whose ended trials the sampler knows of from its
+            start. They are no trials of this study.
+        audit: this share of the trials runs to its end whatever the scheduler says, to see whether
+            it was right.
+        time_budget: hours, over all sessions, after which no trial is begun.
+        device_budget: the same for hours of training, those of all trials added up.
+        target: once a trial's metric is as good, no trial is begun.
         max_failed_in_row: so many trials that fail one after another end the study.
         max_failed_share: of the ended trials; when more have failed, the study ends.
         epoch_timeout: seconds after which an epoch counts as hung and its worker is replaced;
@@ -304,6 +312,12 @@ class SearchConfig(Config):
     baseline: bool = Field(True, strict=True)
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    try_first: list[dict[str, Any]] = Field([])
+    warm_start: list[Annotated[str, Field(pattern=NAME_PATTERN, strict=True)]] = Field([])
+    audit: float = Field(0.0, ge=0, le=1, strict=True)
+    time_budget: float | None = Field(None, gt=0, strict=True)
+    device_budget: float | None = Field(None, gt=0, strict=True)
+    target: float | None = Field(None, strict=True)
     max_failed_in_row: Count = 5
     max_failed_share: float = Field(0.5, gt=0, le=1, strict=True)
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"

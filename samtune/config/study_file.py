@@ -86,6 +86,7 @@ def check_study(
     mode = _check_metric(search, raw.get("trial"), problems)
     _check_scheduler(search, trial, problems)
     _check_sampler(search, space, problems)
+    _check_try_first(search, space, trial, problems)
     problems.raise_if_any()
     assert trial.config is not None
     return StudyConfig(
@@ -171,6 +172,41 @@ def _check_sampler(
             ("study", "sampler"),
             f"{search.sampler} cannot draw conditional parameters; take tpe, or no 'when'.",
         )
+
+
+def _check_try_first(
+    search: SearchConfig,
+    space: Mapping[str, list[Distribution]],
+    trial: CheckedTrial,
+    problems: Problems,
+) -> None:
+    """Each value must be one that its trial could draw."""
+    here = ("study", "try_first")
+    if trial.config is None or problems.any_at(("search_space",)) or problems.any_at(here):
+        return
+    if len(search.try_first) > search.trials:
+        count = f"holds {len(search.try_first)} settings, and study.trials is {search.trials}"
+        problems.add(here, f"{count}: take more trials, or try fewer first.")
+    study = StudyConfig.model_construct(name="check", trial=trial.config, search_space=dict(space))
+    for i, values in enumerate(search.try_first):
+        for path, value in values.items():
+            if problem := _cannot_try(study, values, path, value):
+                problems.add((*here, i, path), problem)
+
+
+def _cannot_try(study: StudyConfig, values: Mapping[str, Any], path: str, value: Any) -> str:
+    if path not in study.search_space:
+        return f"is not searched.{did_you_mean(path, study.search_space)}"
+    conditions = {c for d in study.search_space[path] for c in d.when or {}}
+    for condition in sorted(conditions & study.search_space.keys()):
+        if condition not in values:
+            return f"depends on {condition}, which is searched: give {condition}, too."
+    found = study.active(path, values)
+    if found is None:
+        return "is not searched with the settings beside it: its condition does not hold."
+    if not found[1].contains(value):
+        return f"could not be drawn from its search space, got {shown(value)}."
+    return ""
 
 
 def to_yaml(config: StudyConfig) -> str:
