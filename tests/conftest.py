@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import check_study
 from samtune.config.yaml_reader import parse_yaml
 from samtune.study.folder import StudyFolder
+from samtune.study.study import Study
 from samtune.training import amx, precision
+from tests.synthetic import write_study
 
 TINY = """
 name: tiny
@@ -104,6 +107,12 @@ def study_config() -> Callable[..., StudyConfig]:
         return check_study(parse_yaml(text, "tiny.yaml"), Path.cwd())
 
     return make
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Study]:
+    """Writes a study of given trials (`tests/synthetic.py`) into a folder of the test's own."""
+    return functools.partial(write_study, tmp_path)
 
 
 @pytest.fixture

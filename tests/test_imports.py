@@ -23,6 +23,7 @@ LAYERS = [
     {"training"},
     {"preflight"},
     {"study"},
+    {"analysis"},
     {"tracking", "export"},
     {"tuning"},
     {"cli"},
@@ -31,6 +32,7 @@ HEAVY = {
     "ray": {"tuning"},
     "optuna": {"tuning"},
     "mlflow": {"tracking"},
+    "sklearn": {"analysis", "data"},
 }
 
 
@@ -88,6 +90,7 @@ def test_each_heavy_library_has_one_door(path: Path) -> None:
         ("samtune.study", {"torch", "ray", "optuna", "mlflow"}),
         ("samtune.training", {"ray", "optuna", "mlflow"}),
         ("samtune.study.trial_run", {"ray", "optuna", "mlflow"}),
+        ("samtune.analysis", {"torch", "ray", "optuna", "mlflow", "sklearn", "scipy"}),
         ("samtune.tracking", {"torch", "ray", "optuna", "mlflow"}),
     ],
 )

@@ -15,7 +15,7 @@ def check(
     plugin: Plugins = None,
 ) -> None:
     """Check a study file and show what it would do; nothing is started."""
-    from samtune.cli.summary import print_preview
+    from samtune.cli.summary import print_preview, print_warm_start
     from samtune.config.study_file import read_study
     from samtune.preflight import preview
 
@@ -23,6 +23,7 @@ def check(
     console = new_console()
     found = preview(config, storage, timed=True, fetch=False)
     print_preview(console, found)
+    print_warm_start(console, config, storage)
     if found.missing and not found.fetchable:
         raise SamtuneError(found.missing)
     console.print(f"[green]{file} is fine.[/]")

@@ -14,7 +14,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Override the file: sam.rho=0.1, study.trials=8, "
+        help="Override the file: training.epochs=30, study.trials=8, "
         "'search_space.sam.rho={float: [0.1, 1]}'.",
         show_default=False,
     ),

@@ -35,6 +35,7 @@ def resume(
     more = _more_trials(trials)
     from samtune import tracking
     from samtune.cli.run import attend
+    from samtune.cli.summary import print_warm_start
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
     from samtune.study.manifest import other_versions
@@ -54,14 +55,17 @@ def resume(
     to_run = before.left + (len(before.failed) if retry_failed else 0)
     if not to_run and not before.is_running:
         check_usable(before)
-        console.print(
-            f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
-            f"add trials with `{folder.command('resume', '--trials +20')}`.",
-            soft_wrap=True,
-        )
+        said = f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
+        if spent := before.budget.spent:
+            setting = spent.partition(",")[0]
+            said += f"{spent}: give another with `{folder.command('resume', f'{setting}=VALUE')}`."
+        else:
+            said += f"add trials with `{folder.command('resume', '--trials +20')}`."
+        console.print(said, soft_wrap=True, markup=False)
         return
     done = sum(t.outcome is not None for t in before.trials)
     console.print(f"study {name}: {done} trials are done, {to_run} to go")
+    print_warm_start(console, config, storage)
     for change in changes_between(accepted, config):
         console.print(f"  changed    {change}", markup=False, soft_wrap=True)
     if other := other_versions(folder.manifest.versions):

@@ -33,7 +33,7 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="Check and preview only.")] = False,
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
-    from samtune.cli.summary import print_preview
+    from samtune.cli.summary import print_preview, print_warm_start
     from samtune.config.study_file import read_study
     from samtune.preflight import preview
     from samtune.tuning import run_study
@@ -46,6 +46,7 @@ def run(
     console = new_console()
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
+    print_warm_start(console, config, storage)
     if dry_run:
         if found.missing and not found.fetchable:
             raise SamtuneError(found.missing)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from samtune.analysis import audit, response, warnings_of
+from samtune.cli.answer import print_audit, print_response, print_warnings
 from samtune.cli.console import (
     describe,
     metric,
@@ -72,6 +75,9 @@ def _print_study(study: Study) -> None:
             style="bold green" if trial is best else None,
         )
     console.print(rows)
+    print_response(console, study)
+    print_audit(console, study)
+    print_warnings(console, study)
     print_damage(console, study.damage)
 
 
@@ -96,7 +102,7 @@ def _print_trial(trial: Trial) -> None:
 
 
 def _study_json(study: Study) -> dict[str, Any]:
-    best = study.best
+    best, found, audited = study.best, response(study), audit(study)
     return {
         "name": study.name,
         "state": study.state,
@@ -105,6 +111,9 @@ def _study_json(study: Study) -> dict[str, Any]:
         "mode": study.config.mode,
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
+        "response": asdict(found) if found else None,
+        "audit": asdict(audited) if audited else None,
+        "warnings": [asdict(warning) for warning in warnings_of(study)],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
     }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 
+from samtune.cli.answer import print_audit, print_response, print_warnings
 from samtune.cli.console import big, describe, duration, metric, size, table
 from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange, IntRange
@@ -52,6 +55,14 @@ def print_preview(console: Console, preview: Preview) -> None:
         console.print(f"[yellow]  note       {escape(sentence)}[/]")
 
 
+def print_warm_start(console: Console, config: StudyConfig, storage: Path) -> None:
+    """How many trials of which other studies the sampler knows of from its start."""
+    from samtune.tuning.warm_start import past_studies
+
+    for past in past_studies(config, storage):
+        console.print(f"  warm start {past} lie in this space", markup=False)
+
+
 def _data_in_words(preview: Preview) -> str:
     name, data = preview.config.trial.dataset.name, preview.data
     if data is None:
@@ -74,12 +85,15 @@ def _self_check_in_words(model: str, found: list[Finding] | str) -> str:
 
 
 def print_summary(console: Console, study: Study) -> None:
-    """The best trials, what SAM gained, what is at the edge, what failed, and what to do next."""
+    """The best trials, what SAM gained, what speaks against it, what failed, what to do next."""
     console.print(f"\n[bold]study {study.name}[/]: {study.tally}")
+    if study.budget.spent:
+        console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
-    for line in edges(study):
-        console.print(f"[yellow]{line}[/]")
+    print_response(console, study)
+    print_audit(console, study)
+    print_warnings(console, study)
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
@@ -118,38 +132,6 @@ def in_words(distribution: object) -> str:
     if when:
         text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
     return text
-
-
-def edges(study: Study) -> list[str]:
-    """A sentence for each searched number whose best value lies at the end of its range.
-
-    The outer twentieth of the range counts as its end, on the log scale where the range has one.
-    """
-    best = study.best
-    if best is None or best.is_baseline:
-        return []
-    lines = []
-    for path, value in best.values.items():
-        found = study.config.active(path, best.values)
-        if not found or not isinstance(found[1], FloatRange | IntRange):
-            continue
-        place = _place(found[1], value)
-        if not 0.05 < place < 0.95:
-            end, word = ("lower", "smaller") if place < 0.5 else ("upper", "larger")
-            lines.append(
-                f"{path}: the best value, {value:.4g}, is at the {end} end of its range; "
-                f"{word} ones may be better."
-            )
-    return lines
-
-
-def _place(distribution: FloatRange | IntRange, value: float) -> float:
-    import math
-
-    low, high = distribution.bounds
-    if distribution.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low)
 
 
 def _print_ranking(console: Console, study: Study) -> None:

@@ -29,7 +29,8 @@ def train(
     from samtune.study.single import train_single
 
     # It runs to its end, however the study's scheduler would judge it.
-    config = read_study(file, [*(overrides or []), "study.scheduler=none"], plugin)
+    alone = [*(overrides or []), "study.scheduler=none"]
+    config = read_study(file, alone, plugin, for_search=False)
     fetch_pretrained(config.trial.model.name, **config.trial.model.params)
     run = f"{config.name}-train" if name is None else name
     console = new_console()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from samtune.config.problems import COMMAND_LINE, shown
 from samtune.config.schema import (
@@ -28,7 +29,9 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not all(key.split(".")):
-            raise SamtuneError(f"{override!r} is no override: write KEY=VALUE, as in sam.rho=0.1")
+            raise SamtuneError(
+                f"{override!r} is no override: write KEY=VALUE, as in study.trials=8"
+            )
         value = parse_value(text, f"the value of {key}")
         if value is None and text.strip() not in NULL:
             raise SamtuneError(
@@ -54,6 +57,41 @@ def with_overrides(document: Document, overrides: Sequence[str]) -> Document:
             del lines[known]
         lines[path] = COMMAND_LINE
     return Document(document.source, raw, lines)
+
+
+def refuse_searched(document: Document, overrides: Sequence[str]) -> None:
+    """Holds overrides against the search space of the document that they were laid over.
+
+    Trials draw a searched setting, so that a value for it would change nothing but the baseline.
+    One that is searched under a condition only keeps its base value elsewhere, and may be given.
+
+    Raises:
+        SamtuneError: an override is of a setting that every trial draws.
+    """
+    space = document.value.get("search_space") if isinstance(document.value, dict) else None
+    if not isinstance(space, dict):
+        return
+    for override in overrides:
+        key, _, text = override.partition("=")
+        path = _override_path(key)
+        if path[0] != "trial":
+            continue
+        given = [".".join(path[1:])]
+        value = parse_value(text, f"the value of {key}")
+        if isinstance(value, dict):
+            given += [f"{given[0]}.{name}" for name in value]
+        for searched in given:
+            if searched in space and not _is_conditional(space[searched]):
+                raise SamtuneError(
+                    f"{override!r} would change no trial: the search space draws {searched}. "
+                    f"Take it out of there with search_space.{searched}=null, or give it another "
+                    f"range with 'search_space.{searched}={{...}}'"
+                )
+
+
+def _is_conditional(entry: Any) -> bool:
+    entries = entry if isinstance(entry, list) else [entry]
+    return all(isinstance(item, dict) and "when" in item for item in entries)
 
 
 def _override_path(key: str) -> tuple[str, ...]:

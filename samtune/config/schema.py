@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ LARGEST_ALPHA = 100.0  # papers use 0.1 to 1; from here on every image is half a
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
+FEWEST_GRACE_EPOCHS = 5
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -233,16 +235,27 @@ class SchedulerConfig(Config):
     `asha` keeps the best 1/reduction_factor at grace_epochs, grace_epochs * reduction_factor, ...
     (Li et al. 2020); `median` stops what is below the median of the running averages (Golovin et
     al. 2017); `none` lets every trial run to its end.
+
+    Attributes:
+        grace_epochs: before which no trial is stopped. `auto` is a quarter of the epochs, but five
+            at least: SAM with a large rho begins slowly, and what is compared earlier is who
+            begins fast. A study of five epochs or fewer so stops nothing.
     """
 
     name: Literal["asha", "median", "none"] = "asha"
-    grace_epochs: Count = 1
+    grace_epochs: Literal["auto"] | Count = "auto"
     reduction_factor: Annotated[int, Field(ge=2, strict=True)] = 3
+
+    def grace(self, epochs: int) -> int:
+        """Before which epoch no trial of so many epochs is stopped."""
+        if self.grace_epochs == "auto":
+            return min(epochs, max(FEWEST_GRACE_EPOCHS, math.ceil(epochs / 4)))
+        return self.grace_epochs
 
     def rung_epochs(self, epochs: int) -> list[int]:
         """Where `asha` compares trials of so many epochs; not at the last, where all end."""
         rungs = []
-        rung = self.grace_epochs
+        rung = self.grace(epochs)
         while self.name == "asha" and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction_factor
@@ -273,6 +286,14 @@ class SearchConfig(Config):
     `mode` follows from the metric and need not be given.
 
     Attributes:
+        try_first: settings of the first trials, by path; the sampler draws what they leave out.
+        warm_start: studies in the same storage whose ended trials the sampler knows of from its
+            start. They are no trials of this study.
+        audit: this share of the trials runs to its end whatever the scheduler says, to see whether
+            it was right.
+        time_budget: hours, over all sessions, after which no trial is begun.
+        device_budget: the same for hours of training, those of all trials added up.
+        target: once a trial's metric is as good, no trial is begun.
         max_failed_in_row: so many trials that fail one after another end the study.
         max_failed_share: of the ended trials; when more have failed, the study ends.
         epoch_timeout: seconds after which an epoch counts as hung and its worker is replaced;
@@ -291,6 +312,12 @@ class SearchConfig(Config):
     baseline: bool = Field(True, strict=True)
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    try_first: list[dict[str, Any]] = Field([])
+    warm_start: list[Annotated[str, Field(pattern=NAME_PATTERN, strict=True)]] = Field([])
+    audit: float = Field(0.0, ge=0, le=1, strict=True)
+    time_budget: float | None = Field(None, gt=0, strict=True)
+    device_budget: float | None = Field(None, gt=0, strict=True)
+    target: float | None = Field(None, strict=True)
     max_failed_in_row: Count = 5
     max_failed_share: float = Field(0.5, gt=0, le=1, strict=True)
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"

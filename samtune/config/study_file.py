@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from samtune.config.base import Config
-from samtune.config.overrides import with_overrides
+from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems, no_such_setting, shown
 from samtune.config.schema import (
     NAME_PATTERN,
@@ -32,18 +32,27 @@ from samtune.registry import MODELS, load_plugins
 
 
 def read_study(
-    path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] | None = None,
+    *,
+    for_search: bool = True,
 ) -> StudyConfig:
     """Reads and checks a study file.
 
     Args:
         overrides: `KEY=VALUE` strings that go over what the file says.
         plugins: modules to import instead of those the file names.
+        for_search: whether trials will draw what the search space has, so that it cannot be
+            overridden.
 
     Raises:
         StudyFileError: it lists everything that is wrong.
+        SamtuneError: an override is none, or would change nothing.
     """
     document = with_overrides(read_yaml(path), overrides)
+    if for_search:
+        refuse_searched(document, overrides)
     return check_study(document, path.absolute().parent, plugins)
 
 
@@ -77,6 +86,7 @@ def check_study(
     mode = _check_metric(search, raw.get("trial"), problems)
     _check_scheduler(search, trial, problems)
     _check_sampler(search, space, problems)
+    _check_try_first(search, space, trial, problems)
     problems.raise_if_any()
     assert trial.config is not None
     return StudyConfig(
@@ -133,7 +143,8 @@ def _check_scheduler(search: SearchConfig, trial: CheckedTrial, problems: Proble
     here, there = ("trial", "training", "epochs"), ("study", "scheduler", "grace_epochs")
     if "training" not in trial.sections or problems.any_at(("study", "scheduler")):
         return
-    epochs, grace_epochs = trial.sections["training"]["epochs"], search.scheduler.grace_epochs
+    epochs = trial.sections["training"]["epochs"]
+    grace_epochs = search.scheduler.grace(epochs)
     if search.scheduler.name == "none" or grace_epochs <= epochs:
         return
     if problems.is_overridden(here) and not problems.is_overridden(there):
@@ -161,6 +172,41 @@ def _check_sampler(
             ("study", "sampler"),
             f"{search.sampler} cannot draw conditional parameters; take tpe, or no 'when'.",
         )
+
+
+def _check_try_first(
+    search: SearchConfig,
+    space: Mapping[str, list[Distribution]],
+    trial: CheckedTrial,
+    problems: Problems,
+) -> None:
+    """Each value must be one that its trial could draw."""
+    here = ("study", "try_first")
+    if trial.config is None or problems.any_at(("search_space",)) or problems.any_at(here):
+        return
+    if len(search.try_first) > search.trials:
+        count = f"holds {len(search.try_first)} settings, and study.trials is {search.trials}"
+        problems.add(here, f"{count}: take more trials, or try fewer first.")
+    study = StudyConfig.model_construct(name="check", trial=trial.config, search_space=dict(space))
+    for i, values in enumerate(search.try_first):
+        for path, value in values.items():
+            if problem := _cannot_try(study, values, path, value):
+                problems.add((*here, i, path), problem)
+
+
+def _cannot_try(study: StudyConfig, values: Mapping[str, Any], path: str, value: Any) -> str:
+    if path not in study.search_space:
+        return f"is not searched.{did_you_mean(path, study.search_space)}"
+    conditions = {c for d in study.search_space[path] for c in d.when or {}}
+    for condition in sorted(conditions & study.search_space.keys()):
+        if condition not in values:
+            return f"depends on {condition}, which is searched: give {condition}, too."
+    found = study.active(path, values)
+    if found is None:
+        return "is not searched with the settings beside it: its condition does not hold."
+    if not found[1].contains(value):
+        return f"could not be drawn from its search space, got {shown(value)}."
+    return ""
 
 
 def to_yaml(config: StudyConfig) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from samtune.analysis import response
 from samtune.errors import SamtuneError
 from samtune.export.formats import Format, load_exported, packed
 from samtune.files import write_atomically
@@ -39,8 +40,9 @@ def export(
     """Writes a trial's weights with the recipe of its model, and checks the file by using it.
 
     A `.pt` file is a dictionary for `torch.load(path, weights_only=True)`: `weights` is a state
-    dict, `model` the arguments of `samtune.models.build_model`. A safetensors file holds the same
-    weights, with the rest as JSON under `samtune` in its header.
+    dict, `model` the arguments of `samtune.models.build_model`, `recommendation` what the study
+    says of rho, where it searched rho. A safetensors file holds the same weights, with the rest as
+    JSON under `samtune` in its header.
 
     Args:
         trial: which one; None is the best.
@@ -67,6 +69,13 @@ def export(
         "model": trained.recipe,
         "config": trial.config.model_dump(mode="json"),
     }
+    if found := response(study):
+        about["recommendation"] = {
+            "rho": found.rho,
+            "plateau": list(found.band.plateau) if found.band else None,
+            "settings": found.band.settings if found.band else None,
+            "sentence": found.sentence,
+        }
     content = packed(trained.model, about, format)
 
     # Measured before the target exists: a file that is there is a file that works.

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from samtune.config.overrides import with_overrides
+from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems
 from samtune.config.schema import NAME_PATTERN, StudyConfig, TrialRecord
 from samtune.config.study_file import check_study, to_yaml
@@ -186,6 +186,7 @@ class StudyFolder:
         """
         self.check_plugins(plugins)
         document = with_overrides(read_yaml(self.root / "study.yaml"), overrides)
+        refuse_searched(document, overrides)
         config = check_study(document, plugin_folder, plugins)
         accepted = accepted_config(read_settings(self.root))
         if config != accepted:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
+from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.journal import Entry, Journal
@@ -131,7 +132,16 @@ class Study:
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
         baseline_due = self.config.study.baseline and self.baseline is None
-        return unfinished + max(0, self.config.wanted_trials - sampled) + baseline_due
+        new = 0 if self.budget.spent else max(0, self.config.wanted_trials - sampled)
+        return unfinished + new + baseline_due
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What was spent of hours, and whether the target is reached."""
+        budget = Budget(self.config.study, self.config.mode)
+        for trial in self.trials:
+            note_spent(budget, trial)
+        return budget
 
     @property
     def ranking(self) -> list[Trial]:
@@ -234,6 +244,14 @@ class Study:
             found = f"is damaged ({error.reason})"
         self.damage.append(Damage(f"trials/{folder.key}/trial.json", found, remedy))
         return None
+
+
+def note_spent(budget: Budget, trial: Trial) -> None:
+    """Adds to a budget what a trial spent and reached."""
+    for entry in trial.epochs:
+        budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+    if not trial.is_baseline and trial.can_win and trial.value is not None:
+        budget.note_value(trial.key, trial.value)
 
 
 def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:

@@ -60,6 +60,12 @@ class Sampler:
         self._running[key] = trial
         return values
 
+    def ask_beside(self, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """New values for a trial, by path, but for those given."""
+        if given:
+            self.study.enqueue_trial(named(self.config, given)[0])
+        return self.ask(key)
+
     def take_up(self, key: str, values: Mapping[str, Any]) -> None:
         """Makes a trial that was drawn in an earlier session a running one again."""
         params, _ = named(self.config, values)

@@ -94,6 +94,6 @@ def new_scheduler(
         case "asha":
             return Asha(config.rung_epochs(epochs), config.reduction_factor, mode)
         case "median":
-            return Median(config.grace_epochs, mode)
+            return Median(config.grace(epochs), mode)
         case "none":
             return RunAll()

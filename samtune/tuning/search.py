@@ -13,13 +13,17 @@ from typing import Any, Protocol
 from samtune.config.schema import BEST, StudyConfig
 from samtune.config.trials import record_of
 from samtune.errors import DamagedFileError
+from samtune.study.budget import Budget
 from samtune.study.folder import StudyFolder
-from samtune.study.study import Study, Trial
+from samtune.study.journal import now_ms
+from samtune.study.study import Study, Trial, note_spent
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
+from samtune.tuning.audit import Audited
 from samtune.tuning.failures import Failures
 from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
+from samtune.tuning.warm_start import past_studies
 
 
 class Listener(Protocol):
@@ -77,11 +81,21 @@ class Search:
         known = Study(folder, config).trials
         sampled = [t for t in known if not t.is_baseline]
         self.sampler = Sampler(config)
-        self.scheduler = new_scheduler(
-            config.study.scheduler, config.trial.training.epochs, config.mode
-        )
+        rule = new_scheduler(config.study.scheduler, config.trial.training.epochs, config.mode)
+        self.scheduler = Audited(rule, config.study.audit)
+        self.budget = Budget(config.study, config.mode)
+        for past in past_studies(config, folder.root.parent):
+            for other, values in past.trials:
+                assert other.outcome is not None
+                curve = {e.epoch: e.metrics[config.study.metric] for e in other.epochs}
+                self.sampler.add_ended(values, other.outcome.state, other.value, curve)
         for trial in known:
             self._recall(trial)
+        self._first = [
+            values
+            for values in config.study.try_first
+            if not any(values.items() <= t.values.items() for t in sampled)
+        ]
         decided = {t.key for t in known if t.outcome is None and self._decide_anew(t)}
         self._unfinished = deque(t for t in known if t.outcome is None and t.key not in decided)
         self._next_number = folder.next_number()
@@ -91,7 +105,8 @@ class Search:
     @property
     def to_run(self) -> int:
         """How many trials this session has to hand out in all."""
-        return len(self._unfinished) + self._new + self._baseline_due
+        new = 0 if self.budget.spent else self._new
+        return len(self._unfinished) + new + self._baseline_due
 
     @property
     def has_decided(self) -> bool:
@@ -120,11 +135,12 @@ class Search:
         if self._baseline_due:
             self._baseline_due = False
             return self._hand_out(BASELINE_KEY, {"sam.rho": 0.0}, 0)
-        if self._new:
+        if self._new and not self.budget.spent:
             self._new -= 1
             key = trial_key(self._next_number)
             self._next_number += 1
-            return self._hand_out(key, self.sampler.ask(key), 0)
+            given = self._first.pop(0) if self._first else {}
+            return self._hand_out(key, self.sampler.ask_beside(key, given), 0)
         return None
 
     def finish(self) -> None:
@@ -146,11 +162,14 @@ class Search:
         values[epoch] = value
         self._waiting.discard(key)
         if not replayed:
+            self.budget.note_epoch(self.session, now_ms(), duration_s)
             self.listener.on_epoch(key, epoch, metrics, duration_s)
         if self._stopping:
             return False
         if key == BASELINE_KEY:
             return True
+        if self.config.study.select == "best":
+            self.budget.note_value(key, value)
         self.sampler.report(key, epoch, value)
         is_last = epoch == self.config.trial.training.epochs
         if self.scheduler.goes_on(key, epoch, value) or is_last:
@@ -174,6 +193,8 @@ class Search:
             self._write_outcomes()
         self.failures.note(outcome.state, outcome.reason)
         value = self._selected(key)
+        if key != BASELINE_KEY and outcome.state == "finished" and value is not None:
+            self.budget.note_value(key, value)
         if key != BASELINE_KEY:
             self.sampler.tell(key, outcome.state, value)
         self.listener.on_end(key, outcome, value)
@@ -201,6 +222,7 @@ class Search:
         return not self._stopping
 
     def _recall(self, trial: Trial) -> None:
+        note_spent(self.budget, trial)
         values = {e.epoch: e.metrics[self.config.study.metric] for e in trial.epochs}
         self._values[trial.key] = values
         if trial.is_baseline:

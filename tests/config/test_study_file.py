@@ -166,13 +166,13 @@ def test_the_command_line_goes_over_the_file(tmp_path: Path, study_text: str) ->
     config = read_study(
         path,
         [
-            *("training.epochs=5", "trial.sam.rho=1e-1", "study.trials=8", "name=other"),
+            *("training.epochs=5", "trial.optimizer.lr=2e-1", "study.trials=8", "name=other"),
             *("search_space.sam.rho={float: [0.1, 1]}", "search_space.optimizer.lr=null"),
         ],
     )
     assert config.name == "other"
     assert config.trial.training.epochs == 5
-    assert config.trial.sam.rho == 0.1
+    assert config.trial.optimizer.params["lr"] == 0.2
     assert config.study.trials == 8
     assert list(config.search_space) == ["sam.rho"]
     distribution = config.search_space["sam.rho"][0]
@@ -214,6 +214,41 @@ def test_an_override_that_changes_nothing_is_refused(
     with pytest.raises(SamtuneError) as error:
         read_study(path, [override])
     assert re.search(message, " ".join(str(error.value).split()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "searched"),
+    [
+        (["sam.rho=0.1"], "sam.rho"),
+        (["study.trials=3", "trial.optimizer.lr=0.2"], "optimizer.lr"),
+        (["sam={rho: 0.1}"], "sam.rho"),
+        (["trial.sam={variant: asam, rho: 0.1}"], "sam.rho"),
+        (["search_space.model.depth={choice: [10, 16]}", "model.depth=16"], "model.depth"),
+    ],
+)
+def test_a_setting_that_every_trial_draws_cannot_be_overridden(
+    tmp_path: Path, study_text: str, overrides: list[str], searched: str
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(study_text)
+    with pytest.raises(SamtuneError) as error:
+        read_study(path, overrides)
+    assert f"the search space draws {searched}" in str(error.value)
+    assert f"search_space.{searched}=null" in str(error.value)
+    assert read_study(path, [*overrides, f"search_space.{searched}=null"])
+
+
+def test_what_is_not_drawn_by_every_trial_may_be_overridden(
+    tmp_path: Path, study_text: str
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    conditional = "  sam.variant: {choice: [sam, fsam]}\n  sam.sigma: " + (
+        "{float: [0.5, 2.0], when: {sam.variant: fsam}}\n"
+    )
+    path.write_text(study_text.replace("search_space:\n", "search_space:\n" + conditional))
+    assert read_study(path, ["sam.sigma=1.5"]).trial.sam.sigma == 1.5
+    assert read_study(path, ["sam.rho=0.7"], for_search=False).trial.sam.rho == 0.7
+    assert read_study(path).trial.sam.rho == 0.3  # the file's own base value stays
 
 
 def test_an_override_into_a_short_form_does_not_forget_it(tmp_path: Path) -> None:

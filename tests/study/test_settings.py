@@ -94,7 +94,6 @@ ACCEPTED = [
     "study.baseline=false",
     "search_space.sam.rho={float: [0.001, 2.0], log: true}",
     "search_space.sam.rho={float: [0.05, 1.0], log: true}",  # narrower, and t0001 is still in it
-    "sam.rho=0.7",  # which every trial has a value of its own for
 ]
 
 
@@ -110,9 +109,21 @@ def test_what_leaves_past_trials_alone_is_accepted_and_noted_with_its_session(
     assert settings is not None
     assert settings.changes
     assert {change.session for change in settings.changes} == {1}
-    assert {change.key.split(".")[0] for change in settings.changes} == {override.split(".")[0]} - {
-        "sam"
-    } or settings.changes == [Change(1, "trial.sam.rho", 0.3, 0.7)]
+    assert {change.key.split(".")[0] for change in settings.changes} == {override.split(".")[0]}
+
+
+def test_a_base_value_that_every_trial_draws_may_change_in_the_file_alone(
+    begun: StudyFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(SamtuneError, match="sam.rho=0.7' would change no trial"):
+        begun.checked_config([], tmp_path, ["sam.rho=0.7"])
+    _edit(begun, "rho: 0.3", "rho: 0.7")
+    config = begun.checked_config([], tmp_path)
+    with begun.session() as session:
+        begun.save_config(config, session)
+    settings = read_settings(begun.root)
+    assert settings is not None
+    assert settings.changes == [Change(1, "trial.sam.rho", 0.3, 0.7)]
 
 
 def test_a_study_without_trials_may_become_another(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from samtune.config.schema import SchedulerConfig
-from samtune.tuning.scheduler import Asha, Median
+from samtune.tuning.scheduler import Asha, Median, new_scheduler
 
 
 def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> None:
@@ -22,6 +22,23 @@ def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> No
     assert rungs(5, 2, 20) == [5, 10]
     assert rungs(4, 2, 4) == []
     assert SchedulerConfig(name="median").rung_epochs(20) == []
+
+
+@pytest.mark.parametrize(
+    ("epochs", "grace", "rungs"),
+    [(1, 1, []), (5, 5, []), (6, 5, [5]), (15, 5, [5]), (20, 5, [5, 15]), (30, 8, [8, 24])],
+)
+def test_by_default_nobody_is_stopped_in_the_first_quarter_nor_in_the_first_five_epochs(
+    epochs: int, grace: int, rungs: list[int]
+) -> None:
+    config = SchedulerConfig()
+    assert config.grace(epochs) == grace
+    assert config.rung_epochs(epochs) == rungs
+    median = new_scheduler(SchedulerConfig(name="median"), epochs, "max")
+    for epoch in range(1, epochs + 1):
+        assert median.goes_on("a", epoch, 0.9)
+        assert median.goes_on("b", epoch, 0.9)
+        assert median.goes_on("weak", epoch, 0.1) == (epoch < grace)
 
 
 def test_asha_by_hand() -> None:

@@ -1,0 +1,19 @@
+"""What a study's trials say: pure functions over an opened `Study`, which change nothing.
+
+`response` is the recommendation, `warnings` what speaks against an answer, `audit` whether the
+trial scheduler stopped the right trials.
+"""
+
+from samtune.analysis.audit import Audit, audit
+from samtune.analysis.response import Band, Response, response
+from samtune.analysis.warnings import StudyWarning, warnings_of
+
+__all__ = [
+    "Audit",
+    "Band",
+    "Response",
+    "StudyWarning",
+    "audit",
+    "response",
+    "warnings_of",
+]

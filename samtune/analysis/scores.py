@@ -1,0 +1,58 @@
+"""What a trial's score is where the trial was stopped before its last epoch.
+
+A value after 5 epochs does not compare with one after 15. A stopped trial's score is therefore what
+it had, plus what the finished trials gained on average from that epoch to their end. How much those
+gains differ from each other is how uncertain such a score is, and it weighs as little. A scheduler
+lets the better trials finish, so that this flatters the stopped ones if anything: they are known to
+have been worse. Without two finished trials nothing can be said of a gain, and stopped trials have
+no score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from samtune.config.schema import BEST
+from samtune.study import Study, Trial
+
+FEWEST_FINISHED = 2
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A trial with its score at the last epoch.
+
+    Attributes:
+        value: the study's metric, as `study.select` counts it.
+        variance: of what was added to a stopped trial's value; 0 for a finished one.
+    """
+
+    trial: Trial
+    value: float
+    variance: float
+
+
+def scored(study: Study) -> list[Scored]:
+    """Every sampled trial that finished or was stopped, with its score; in order."""
+    sampled = [t for t in study.trials if not t.is_baseline and t.epochs]
+    finished = [t for t in sampled if t.state == "finished"]
+    found = []
+    for trial in sampled:
+        if trial.state == "finished":
+            found.append(Scored(trial, value_at(trial, len(trial.epochs)), 0.0))
+        elif trial.state == "stopped" and len(finished) >= FEWEST_FINISHED:
+            epoch = len(trial.epochs)
+            gains = [value_at(f, len(f.epochs)) - value_at(f, epoch) for f in finished]
+            mean, spread = float(np.mean(gains)), float(np.var(gains, ddof=1))
+            # Of one more gain, seen from the mean of so many.
+            variance = spread * (1 + 1 / len(gains))
+            found.append(Scored(trial, value_at(trial, epoch) + mean, variance))
+    return found
+
+
+def value_at(trial: Trial, epoch: int) -> float:
+    """What the trial counted by after this epoch."""
+    values = [e.metrics[trial.metric] for e in trial.epochs[:epoch]]
+    return float(BEST[trial.mode](values) if trial.select == "best" else values[-1])

@@ -1,0 +1,41 @@
+"""What a study's trials come to, in words."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from samtune.analysis import audit, response, warnings_of
+from samtune.cli.console import describe, metric, table
+from samtune.study import Study
+
+
+def print_response(console: Console, study: Study) -> None:
+    """Which rho to take, and which at other settings where they were varied."""
+    found = response(study)
+    if found is None:
+        return
+    console.print(found.sentence, markup=False, soft_wrap=True)
+    if found.rho is not None and found.slices:
+        rows = table("at", ">rho", ">as good as", f">{study.metric}", ">+-")
+        for band in found.slices:
+            low, high = band.plateau
+            rows.add_row(
+                describe({path: band.settings[path] for path in found.varied}),
+                f"{band.recommended:.2g}",
+                f"{low:.2g} to {high:.2g}",
+                metric(band.value),
+                metric(band.error),
+            )
+        console.print(rows)
+
+
+def print_audit(console: Console, study: Study) -> None:
+    """Whether the trial scheduler stopped the right trials, where that was looked into."""
+    if found := audit(study):
+        console.print(found.sentence, markup=False, soft_wrap=True)
+
+
+def print_warnings(console: Console, study: Study) -> None:
+    """A line for everything that speaks against the answer."""
+    for warning in warnings_of(study):
+        console.print(warning.sentence, style="yellow", markup=False, soft_wrap=True)

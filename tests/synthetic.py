@@ -1,0 +1,48 @@
+"""Studies whose truth is known: trials with given settings and curves, written as workers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
+from samtune.study.folder import StudyFolder
+from samtune.study.journal import Entry, Journal
+from samtune.study.study import Study
+from samtune.study.trial_folder import EndState, Outcome, trial_key
+
+Make = Callable[..., StudyConfig]
+RHO_ALONE = ("  optimizer.lr: {float: [0.01, 0.5], log: true}\n", "")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial: its settings, its validation accuracies epoch by epoch, and how it ended."""
+
+    values: dict[str, Any]
+    curve: Sequence[float]
+    state: EndState = "finished"
+
+
+def write_study(
+    storage: Path,
+    config: StudyConfig,
+    runs: Sequence[Run],
+    baseline: Sequence[float] | None = None,
+) -> Study:
+    """Writes a study's trials, the baseline first if there is one, and opens it."""
+    folder = StudyFolder.create(storage, config)
+    first = [Run({"sam.rho": 0.0}, baseline)] if baseline is not None else []
+    for number, run in enumerate([*first, *runs], 1 - len(first)):
+        trial = folder.trial(trial_key(number))
+        trial.hand_out(record_of(config, trial.key, run.values), 1)
+        journal = Journal(trial.journal)
+        for epoch, accuracy in enumerate(run.curve, 1):
+            metrics = {"train_loss": 1.0, "val_loss": 2 - accuracy, "val_accuracy": accuracy}
+            journal.append(Entry(1, 1, epoch, metrics, 0.1, 0, "state", "0"))
+        late = run.state not in ("finished", "stopped")
+        trial.end(Outcome(run.state, len(run.curve) + late))
+    return Study(folder, config)
