@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"preflight"},
     {"study"},
-    {"tracking", "export"},
+    {"tracking", "export", "analysis"},
     {"tuning"},
     {"cli"},
 ]

@@ -1,0 +1,1 @@
+"""What a study's trials say: pure functions over what was journaled."""
