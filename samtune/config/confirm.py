@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from samtune.config.base import Config, Value
+from samtune.registry import Count
 
 Settings = dict[str, Value | list[Value]]  # by path into `trial`
 
@@ -44,11 +45,13 @@ class ConfirmConfig(Config):
 
     Attributes:
         study, study_id: the search that it confirms.
+        top: how many finalists were asked for; a small study has fewer.
         seeds: of the training; the two runs of a pair share one.
     """
 
     study: str
     study_id: str
+    top: Count
     seeds: list[int] = Field(min_length=1)
     finalists: list[Finalist] = Field(min_length=1)
 

@@ -23,8 +23,8 @@ from samtune.data import (  # noqa: F401 - importing registers
     random,
     svhn,
 )
+from samtune.data.lock import Locked, unlocked_test_split
 from samtune.data.splits import DataSplits, Images
-from samtune.data.test_lock import Locked, unlocked_test_split
 from samtune.errors import SamtuneError, raised
 from samtune.registry import DATASETS
 from samtune.secrets import from_environment

@@ -108,7 +108,7 @@ class DataSplits:
     Attributes:
         num_classes: of an image, or of a pixel; 1 is a mask of foreground.
         train, val: in memory, or as files that are streamed.
-        open_test: reads the test split; `load_dataset` locks it (`samtune.data.test_lock`).
+        open_test: reads the test split; `load_dataset` locks it (`samtune.data.lock`).
         mean, std: per channel, of pixel values in [0, 1].
         augmentation: what is done to training batches.
     """

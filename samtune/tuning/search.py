@@ -17,6 +17,7 @@ from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.failures import Failures
+from samtune.tuning.fixed import FixedRuns
 from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
@@ -76,7 +77,7 @@ class Search:
 
         known = Study(folder, config).trials
         sampled = [t for t in known if not t.is_baseline]
-        self.sampler = Sampler(config)
+        self.sampler = FixedRuns(config.confirm.runs) if config.confirm else Sampler(config)
         self.scheduler = new_scheduler(
             config.study.scheduler, config.trial.training.epochs, config.mode
         )

@@ -1,7 +1,7 @@
 """The lock on every data set's test split, so that no search can read it by mistake.
 
 A split that was looked at while choosing says nothing about images that nobody has seen. Only
-`samtune confirm` opens it (`samtune.study.held_out`); a test holds that nothing else in samtune does.
+`samtune confirm` opens it (`samtune.study.held_out`); a test holds that nothing else does.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Locked:
     open_test: Callable[[], Split]
 
     def __call__(self) -> Split:
+        """The test split, where it is unlocked."""
         if not _unlocked.get():
             raise RuntimeError(
                 "the test split is locked: `samtune confirm` reads it, once. Your own code may, "
