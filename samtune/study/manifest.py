@@ -10,6 +10,7 @@ from pydantic import Field
 from samtune.study.driver import Driver
 
 SCHEMA = 2
+CONFIRM_FILE = "confirm.json"  # what a confirmation has found
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.secrets import without_password
 from samtune.study.journal import Entry, now_ms
+from samtune.study.manifest import CONFIRM_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking import fields
 from samtune.tracking.faults import is_about_content, words
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-CONFIRM_FILE = "confirm.json"  # what `tuning.confirm` leaves
 REASON_TAG = "samtune.reason"
 METRICS_PER_BATCH = 1000  # the server's own limits
 PARAMS_PER_BATCH = 100

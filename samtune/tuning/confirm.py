@@ -21,9 +21,9 @@ from samtune.errors import SamtuneError
 from samtune.files import write_json
 from samtune.study.folder import StudyFolder, check_name
 from samtune.study.held_out import check_unread, read_test
+from samtune.study.manifest import CONFIRM_FILE
 from samtune.study.study import Study, Trial
 
-CONFIRM_FILE = "confirm.json"
 TOP = 3
 SEEDS = 5
 
