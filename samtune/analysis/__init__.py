@@ -1,7 +1,8 @@
 """What a study's trials say: pure functions over an opened `Study`, which change nothing.
 
 `response` is the recommendation, `warnings` what speaks against an answer, `audit` whether the
-trial scheduler stopped the right trials.
+trial scheduler stopped the right trials. `statistics`, `confirmed` and `verdict` are what repeated
+runs allow one to say (`samtune confirm`).
 """
 
 from samtune.analysis.audit import Audit, audit

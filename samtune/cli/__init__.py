@@ -12,6 +12,7 @@ import typer
 
 from samtune.cli import (
     check,
+    confirm,
     doctor,
     export,
     list_,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
+app.command("confirm")(confirm.confirm)
 app.command("train")(train.train)
 app.command("list")(list_.list_)
 app.command("show")(show.show)

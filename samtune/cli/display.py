@@ -86,7 +86,7 @@ class Display:
         self.running[key] = (epoch, value)
         if self.config.study.select == "best":
             self._note(key, value)
-        epochs = self.config.trial.training.epochs
+        epochs = self._epochs(key)
         self._line(f"{self._name(key)} {epoch_line(epoch, epochs, metrics, duration_s)}")
 
     def on_end(self, key: str, outcome: Outcome, value: float | None) -> None:
@@ -142,6 +142,10 @@ class Display:
         else:
             print(text, flush=True)
 
+    def _epochs(self, key: str) -> Any:
+        """How many the trial has; the baselines of a confirmation may have more than others."""
+        return self.values[key].get("training.epochs", self.config.trial.training.epochs)
+
     def _name(self, key: str) -> str:
         return f"{key} (baseline)" if key == BASELINE_KEY else key
 
@@ -179,9 +183,11 @@ class Display:
             parts.append(Text(line, style="bold green"))
         rows = table("running", ">epoch", f">{self.config.study.metric}", "values")
         for key, (epoch, latest) in list(self.running.items())[:16]:
-            epochs = self.config.trial.training.epochs
             rows.add_row(
-                self._name(key), f"{epoch}/{epochs}", metric(latest), describe(self.values[key])
+                self._name(key),
+                f"{epoch}/{self._epochs(key)}",
+                metric(latest),
+                describe(self.values[key]),
             )
         parts.append(rows)
         return Panel(Group(*parts), title=f"study {self.config.name}", title_align="left")

@@ -46,6 +46,10 @@ def resume(
     folder = StudyFolder.open(storage, name)
     plugin_folder = folder.plugin_folder(plugin or [])
     accepted = folder.config()
+    if accepted.confirm:
+        raise SamtuneError(
+            f"study {name!r} is a confirmation: go on with `{folder.command('resume')}`"
+        )
     config = extended(folder.checked_config(plugin or [], plugin_folder, overrides or []), more)
     if config.study.trials > MOST_TRIALS:
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")

@@ -30,6 +30,9 @@ def run(
     address: Address = None,
     time_budget: TimeBudget = None,
     plugin: Plugins = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Then confirm it, as `samtune confirm` does.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Check and preview only.")] = False,
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
@@ -68,6 +71,15 @@ def run(
         to_run=config.wanted_trials + config.study.baseline,
         folder=where,
     )
+    if not confirm:
+        return
+    from samtune.cli.confirm import confirmed_study, print_confirmed
+    from samtune.tuning.confirm import Wanted
+
+    result = confirmed_study(
+        config.name, Wanted(), storage=storage, address=address, plugins=config.plugins
+    )
+    print_confirmed(console, result)
 
 
 def attend(
@@ -80,13 +92,31 @@ def attend(
     folder: Path,
 ) -> None:
     """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
+    from samtune.cli.summary import print_summary
+    from samtune.cli.tracked import print_tracking
+
+    study = watched(console, start, config=config, before=before, to_run=to_run, folder=folder)
+    print_summary(console, study)
+    print_tracking(console, folder)
+
+
+def watched(
+    console: Any,
+    start: Callable[[Any], Study],
+    *,
+    config: Any,
+    before: Study | None,
+    to_run: int,
+    folder: Path,
+) -> Study:
+    """Shows a session while it runs; its summary only where it ended too early."""
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
     from samtune.cli.tracked import print_tracking
 
     try:
         with Display(config, console, before, to_run).shown() as display:
-            study = start(display)
+            return start(display)
     except (EndedEarlyError, NoUsableTrialError):
         with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
             print_summary(console, open_study(folder.name, folder.parent))
@@ -98,8 +128,6 @@ def attend(
             "nobody reads standard output any more, so the study was ended. All printed epochs are "
             f"safe. Go on with `{StudyFolder(folder.absolute()).command('resume')}`."
         ) from None
-    print_summary(console, study)
-    print_tracking(console, folder)
 
 
 def _tracking_address() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,10 @@ from samtune.cli.console import (
     table,
 )
 from samtune.cli.options import AsJson, Storage, StudyName
+from samtune.errors import SamtuneError
+from samtune.files import read_json
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
+from samtune.study.manifest import CONFIRM_FILE
 
 
 def show(
@@ -79,6 +83,30 @@ def _print_study(study: Study) -> None:
     print_audit(console, study)
     print_warnings(console, study)
     print_damage(console, study.damage)
+    for name, verdict in confirmations(study).items():
+        console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
+
+
+def confirmations(study: Study) -> dict[str, str]:
+    """The verdict of each confirmation that has read the test split for this study, by its name."""
+    names = [reading.confirmation for reading in study.folder.manifest.test_readings]
+    confirm = study.config.confirm
+    searched = confirm.study if confirm else study.name
+    found = {}
+    for name in dict.fromkeys([*names, *([study.name] if confirm else [])]):
+        with contextlib.suppress(SamtuneError):
+            told = read_json(study.folder.root.parent / name / CONFIRM_FILE, _Told)
+            if told and told.study == searched:
+                found[name] = told.verdict
+    return found
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is shown of a `confirm.json`."""
+
+    study: str
+    verdict: str
 
 
 def _print_trial(trial: Trial) -> None:
@@ -116,6 +144,7 @@ def _study_json(study: Study) -> dict[str, Any]:
         "warnings": [asdict(warning) for warning in warnings_of(study)],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
+        "confirmations": confirmations(study),
     }
 
 

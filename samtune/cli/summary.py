@@ -97,7 +97,9 @@ def print_summary(console: Console, study: Study) -> None:
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
-    commands = (study.folder.command("show"), study.folder.command("export", "-o best.pt"))
+    commands = [study.folder.command("show"), study.folder.command("export", "-o best.pt")]
+    if study.best and not study.best.is_baseline and not study.config.confirm:
+        commands.insert(0, study.folder.command("confirm"))
     console.print("\nnext:  " + "\n       ".join(["samtune ui", *commands]), soft_wrap=True)
 
 
@@ -167,17 +169,35 @@ def _print_gain(console: Console, study: Study) -> None:
     if not best or not baseline or best.value is None or baseline.value is None:
         return
     by = "best" if study.config.study.select == "best" else "last"
-    base = study.config.trial
-    setting = f"{base.optimizer.name} alone (rho = 0, {base.model.name} as under trial:)"
+    alone = f"{study.config.trial.optimizer.name} alone"
     if best.is_baseline:
-        console.print(f"No SAM trial beat {setting}: {study.metric} {metric(baseline.value)}.")
+        console.print(
+            f"No trial with SAM came above {alone} (rho = 0, as under trial:): {by} {study.metric} "
+            f"{metric(baseline.value)}, of one seed.",
+            soft_wrap=True,
+        )
         return
-    gain = best.value - baseline.value
-    rho = best.config.sam.rho
     console.print(
-        f"[bold]Best rho {rho:.3g}[/]: {by} {study.metric} [bold]{metric(best.value)}[/] against "
-        f"{metric(baseline.value)} of {setting}: {gain:+.4f}."
+        f"[bold]Best: {best.key}, rho {best.config.sam.rho:.3g}[/], {by} {study.metric} "
+        f"[bold]{metric(best.value)}[/]; {alone} has {metric(baseline.value)}"
+        f"{_at_other_settings(best, baseline)}. Each is of one seed, and the best was chosen by "
+        "this number: what SAM gains, `samtune confirm` finds out.",
+        soft_wrap=True,
     )
+
+
+def _at_other_settings(best: Trial, baseline: Trial) -> str:
+    """In what, besides SAM, the two differ; empty where nothing does."""
+    differs = {}
+    for path, value in best.values.items():
+        section, _, key = path.partition(".")
+        own = baseline.config.model_dump(mode="json")[section].get(key)
+        if section != "sam" and own != value:
+            differs[path] = own
+    found = [f"with {describe(differs)}"] if differs else []
+    if len(best.epochs) != len(baseline.epochs):
+        found.append(f"after {len(baseline.epochs)} epochs, not {len(best.epochs)}")
+    return f" {', '.join(found)}" if found else ""
 
 
 def _steps(preview: Preview) -> str:

@@ -7,6 +7,8 @@ from pydantic import (
     ConfigDict,
 )
 
+Value = float | int | str | bool | None
+
 
 class Config(BaseModel):
     """Strict and frozen: unknown keys are refused, numbers are finite."""

@@ -20,11 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from samtune.config.base import Config
+from samtune.config.base import Config, Value
+from samtune.config.confirm import ConfirmConfig
 from samtune.config.space import Distribution
 from samtune.registry import DATASETS, MODELS, Count, Registry
 
-Value = float | int | str | bool | None
 BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
 LARGEST_ALPHA = 100.0  # papers use 0.1 to 1; from here on every image is half another's
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
@@ -77,6 +77,17 @@ class SamConfig(Config):
     micro_ascent: Count | None = None
     same_dropout: bool = Field(False, strict=True)
 
+    def gradients_per_step(self, epochs: int) -> float:
+        """What a step costs in gradients of a whole batch, on average over so many epochs.
+
+        SAM's climb is a second one, or a share of one, in the steps and epochs that climb; `msam`
+        climbs along the momentum, which costs none.
+        """
+        if self.rho == 0 or self.variant == "msam":
+            return 1.0
+        climbing = sum(epoch >= self.start_fraction * epochs for epoch in range(epochs))
+        return 1 + self.ascent_fraction / self.every * climbing / epochs
+
     @model_validator(mode="before")
     @classmethod
     def _adaptive_is_asam(cls, raw: Any) -> Any:
@@ -113,6 +124,8 @@ class TrainingConfig(Config):
         warmup_epochs: in which the learning rate rises from 0, step by step; may be a fraction.
         decay_norms_and_biases: whether `optimizer.weight_decay` is for norm layers and biases, too.
         ema_decay: evaluate and save an exponential moving average of the weights, of this decay.
+        with_validation: train on the validation images, too, whose metrics then say nothing; for
+            `samtune confirm --with-validation`.
         average_from: the share of the epochs after which the weights of each epoch are averaged;
             evaluate and save that mean.
         clip_grad_norm: the greatest norm of the gradients that the optimizer steps with.
@@ -139,6 +152,7 @@ class TrainingConfig(Config):
     channels_last: bool = Field(True, strict=True)
     compile: bool = Field(False, strict=True)
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
+    with_validation: bool = Field(False, strict=True)
 
     def precision_in_words(self, resolved: Iterable[str]) -> str:
         """`auto (bf16)` where `auto` came to bf16; a named precision is itself.
@@ -330,13 +344,18 @@ class SearchConfig(Config):
 
 
 class StudyConfig(Config):
-    """A checked study file."""
+    """A checked study file.
+
+    Attributes:
+        confirm: what is trained where nothing is searched: the trials of a confirmation.
+    """
 
     name: str = Field(pattern=NAME_PATTERN, strict=True)
     trial: TrialConfig
     search_space: dict[str, list[Distribution]] = Field(default_factory=dict)
     study: SearchConfig = SearchConfig()
     plugins: list[str] = Field(default_factory=list)
+    confirm: ConfirmConfig | None = None
 
     def value_of(self, path: str) -> Any:
         """The base trial's value at a path; None where it says nothing."""
@@ -373,7 +392,9 @@ class StudyConfig(Config):
 
     @property
     def wanted_trials(self) -> int:
-        """How many trials the study is to sample: no more than a grid holds."""
+        """How many trials the study is to have: no more than a grid holds."""
+        if self.confirm:
+            return len(self.confirm.runs)
         if self.study.sampler != "grid":
             return self.study.trials
         points = self.combinations(list(self.search_space))

@@ -150,7 +150,7 @@ def _unknown_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, A
         return "is the scheduler's budget and cannot be searched; set trial.training.epochs."
     if path == "sam.adaptive":
         return "is a shorthand; search sam.variant: {choice: [sam, asam]} instead."
-    if path in ("training.seed", "dataset.name", "dataset.root"):
+    if path in ("training.seed", "training.with_validation", "dataset.name", "dataset.root"):
         return "cannot be searched: trials would not compare. Begin a study for each."
     if _known_path(path, whole, raw_space):
         return ""

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from samtune.config.base import Config
+from samtune.config.confirm import ConfirmConfig
 from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems, no_such_setting, shown
 from samtune.config.schema import (
@@ -29,6 +30,11 @@ from samtune.config.trials import CheckedTrial, check_trial_at
 from samtune.config.yaml_reader import Document, read_yaml
 from samtune.errors import SamtuneError, did_you_mean
 from samtune.registry import MODELS, load_plugins
+
+WITHOUT_VALIDATION = (
+    "is for `samtune confirm --with-validation`: here trials are compared by images that they "
+    "must not train on."
+)
 
 
 def read_study(
@@ -87,6 +93,11 @@ def check_study(
     _check_scheduler(search, trial, problems)
     _check_sampler(search, space, problems)
     _check_try_first(search, space, trial, problems)
+    confirm = None
+    if "confirm" in raw:
+        confirm = problems.validate(ConfirmConfig, raw["confirm"], ("confirm",))
+    elif trial.config and trial.config.training.with_validation:
+        problems.add(("trial", "training", "with_validation"), WITHOUT_VALIDATION)
     problems.raise_if_any()
     assert trial.config is not None
     return StudyConfig(
@@ -95,6 +106,7 @@ def check_study(
         search_space=space,
         study=search.model_copy(update={"mode": mode}),
         plugins=wanted,
+        confirm=confirm,
     )
 
 
@@ -217,6 +229,8 @@ def to_yaml(config: StudyConfig) -> str:
 
     raw: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     raw["trial"] = config.trial.model_dump(mode="json")
+    if config.confirm:
+        raw["confirm"] = config.confirm.model_dump(mode="json")
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False

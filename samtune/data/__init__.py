@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from samtune.data import (  # noqa: F401 - importing registers
@@ -22,6 +23,7 @@ from samtune.data import (  # noqa: F401 - importing registers
     random,
     svhn,
 )
+from samtune.data.lock import Locked, unlocked_test_split
 from samtune.data.splits import DataSplits, Images
 from samtune.errors import SamtuneError, raised
 from samtune.registry import DATASETS
@@ -34,6 +36,7 @@ __all__ = [
     "dataset_problems",
     "load_dataset",
     "open_dataset",
+    "unlocked_test_split",
 ]
 
 LONGEST_REASON = 300
@@ -46,7 +49,9 @@ def dataset_names() -> list[str]:
 
 
 def load_dataset(name: str, **params: Any) -> DataSplits:
-    """The training, validation and (unread) test split of a dataset.
+    """The training and validation split of a dataset, and its test split, unread and locked.
+
+    `open_test` works inside `with unlocked_test_split():` only.
 
     Args:
         name: a registered name.
@@ -63,7 +68,7 @@ def load_dataset(name: str, **params: Any) -> DataSplits:
         splits = entry.factory(**dict(entry.schema.model_validate(resolved)))
     if not isinstance(splits, DataSplits):
         raise TypeError(f"dataset {name!r}: its factory returned no DataSplits")
-    return splits
+    return replace(splits, open_test=Locked(splits.open_test))
 
 
 def open_dataset(name: str, params: Mapping[str, Any]) -> DataSplits:

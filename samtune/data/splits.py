@@ -16,6 +16,7 @@ from samtune.data.augmentation import NO_AUGMENTATION, Augmentation, padded
 from samtune.data.batches import Batches, InMemoryBatches
 from samtune.data.mixing import MixedBatches
 from samtune.data.streaming import ImageFiles, StreamedBatches
+from samtune.errors import SamtuneError
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Images:
         images = padded(self.images, augmentation)
         return replace(self, images=images, targets=targets, border=augmentation.crop_padding)
 
+    def joined(self, other: Images) -> Images:
+        """These images, then others of the same size; borders must be alike."""
+        if self.border != other.border:
+            raise ValueError(f"borders of {self.border} and {other.border} pixels do not join")
+        images = torch.cat([self.images, other.images])
+        return replace(self, images=images, targets=torch.cat([self.targets, other.targets]))
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -100,7 +108,7 @@ class DataSplits:
     Attributes:
         num_classes: of an image, or of a pixel; 1 is a mask of foreground.
         train, val: in memory, or as files that are streamed.
-        open_test: reads the test split; nothing in a search calls it.
+        open_test: reads the test split; `load_dataset` locks it (`samtune.data.lock`).
         mean, std: per channel, of pixel values in [0, 1].
         augmentation: what is done to training batches.
     """
@@ -133,6 +141,24 @@ class DataSplits:
         if isinstance(train, Images) and not train.border:
             train = train.padded(self.augmentation)
         return replace(self, train=train, open_test=_stays_locked)
+
+    def with_validation(self) -> DataSplits:
+        """The same with the validation images among the training images, too.
+
+        Raises:
+            SamtuneError: one split is in memory, and the other is streamed.
+        """
+        train, val = self.train, self.val
+        if isinstance(train, Images) and isinstance(val, Images):
+            # What is shared with other processes has its border already.
+            own = val.padded(self.augmentation) if train.border else val
+            return replace(self, train=train.joined(own))
+        if isinstance(train, ImageFiles) and isinstance(val, ImageFiles):
+            return replace(self, train=train.joined(val))
+        raise SamtuneError(
+            "training and validation images cannot be trained on together, since one split is held "
+            "in memory and the other streamed: search with dataset.in_memory set to always or never"
+        )
 
     def train_batches(
         self, batch_size: int, device: torch.device, *, mixup: float = 0.0, cutmix: float = 0.0

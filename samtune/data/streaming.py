@@ -82,6 +82,17 @@ class ImageFiles:
             masks=[self.masks[i] for i in chosen] if self.masks else (),
         )
 
+    def joined(self, other: ImageFiles) -> ImageFiles:
+        """These files, then others that are read alike."""
+        from dataclasses import replace
+
+        return replace(
+            self,
+            paths=[*self.paths, *other.paths],
+            labels=[*self.labels, *other.labels],
+            masks=[*self.masks, *other.masks],
+        )
+
     @property
     def nbytes(self) -> int:
         """Memory that all images would take."""

@@ -39,7 +39,13 @@ from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
 from samtune.study.driver import Driver
-from samtune.study.manifest import SCHEMA, Manifest, _Schema, installed_versions
+from samtune.study.manifest import (
+    SCHEMA,
+    Manifest,
+    Reading,
+    _Schema,
+    installed_versions,
+)
 from samtune.study.settings import accepted_config, check_changes, read_settings, write_settings
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
 
@@ -232,12 +238,15 @@ class StudyFolder:
 
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
-        storage = self.root.parent
-        words = ["samtune", verb, self.name, rest]
+        storage, config = self.root.parent, self.config()
+        name = self.name
+        if verb == "resume" and config.confirm:
+            verb, name = "confirm", config.confirm.study
+        words = ["samtune", verb, name, rest]
         if storage != DEFAULT_STORAGE.absolute():
             words.append(f"--storage {storage}")
-        if verb in ("resume", "export", "sync"):
-            words += [f"--plugin {module}" for module in self.config().plugins]
+        if verb in ("resume", "confirm", "export", "sync"):
+            words += [f"--plugin {module}" for module in config.plugins]
         return " ".join(word for word in words if word)
 
     @property
@@ -269,6 +278,21 @@ class StudyFolder:
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
         return 1 + max((trial_number(trial.key) for trial in self.trials()), default=0)
+
+    def note_test_reading(self, reading: Reading) -> None:
+        """Writes down that the test split is read, or was; one of the same confirmation goes.
+
+        Raises:
+            SamtuneError: a driver holds the study.
+        """
+        with self.session():
+            manifest = self.manifest
+            others = [
+                known
+                for known in manifest.test_readings
+                if known.confirmation_id != reading.confirmation_id or known.done
+            ]
+            self._write_manifest(replace(manifest, test_readings=[*others, reading]))
 
     @contextlib.contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:
@@ -302,7 +326,7 @@ class StudyFolder:
             finally:
                 now = read_json(self.root / "manifest.json", Manifest)
                 if now and (now.study_id, now.session) == (self.study_id, number):
-                    self._write_manifest(replace(held, driver=None))
+                    self._write_manifest(replace(now, driver=None))
         finally:
             lock.release()
 

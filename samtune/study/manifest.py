@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -10,6 +10,25 @@ from pydantic import Field
 from samtune.study.driver import Driver
 
 SCHEMA = 2
+CONFIRM_FILE = "confirm.json"  # what a confirmation has found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the test split of the data set that a study searched on.
+
+    Attributes:
+        by: who and where, as `user@machine`.
+        at: when, in UTC, as ISO 8601 has it.
+        confirmation, confirmation_id: the confirmation that it was for.
+        done: whether its numbers were written down; a reading that was killed is taken up again.
+    """
+
+    by: str
+    at: str
+    confirmation: str
+    confirmation_id: str
+    done: bool
 
 
 @dataclass(frozen=True)
@@ -21,6 +40,7 @@ class Manifest:
         session: the number of the last one.
         driver: who runs the study, or left it without saying goodbye.
         versions: what it was begun with.
+        test_readings: when the test split was read to judge what this study found.
     """
 
     schema: int
@@ -28,6 +48,7 @@ class Manifest:
     session: Annotated[int, Field(ge=0)]
     driver: Driver | None
     versions: dict[str, str]
+    test_readings: list[Reading] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

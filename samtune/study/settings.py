@@ -141,7 +141,13 @@ def _meant_otherwise(
     if found:
         return found  # the mode follows from the metric
     is_baseline = record.key == BASELINE_KEY
-    for path, value in record.values.items():
+    if new.confirm:
+        if record.values not in new.confirm.runs:
+            return [("confirm", f"has no run with the settings of {record.key} any more")]
+        searched: Mapping[str, Any] = {}
+    else:
+        searched = record.values
+    for path, value in searched.items():
         key = f"search_space.{path}"
         was = _shown(_flat(old).get(key)) if old else "what it was"
         if path not in new.search_space:

@@ -27,7 +27,9 @@ def train_single(
     """
     check_name(name)
     search = config.study.model_copy(update={"trials": 1, "baseline": False})
-    single = config.model_copy(update={"name": name, "search_space": {}, "study": search})
+    single = config.model_copy(
+        update={"name": name, "search_space": {}, "study": search, "confirm": None}
+    )
     folder = None
     if (storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)

@@ -105,6 +105,8 @@ def _train(
     config = record.config
     with _trial_code():
         splits = data or _dataset(config.dataset.name, json.dumps(config.dataset.params))
+        if config.training.with_validation:
+            splits = splits.with_validation()
         state = set_up(config, splits, device)
         restore(state, folder, journal.lines(), config.hash)
         results = train(state, config, splits, device)

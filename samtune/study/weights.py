@@ -70,11 +70,12 @@ class _About:
     precision: Precision | None = None
 
 
-def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
+def load_trained(trial: Trial, threads: int = 1, data: DataSplits | None = None) -> TrainedModel:
     """The weights the trial counts by: its best epoch's, or its last, as `study.select` says.
 
     Args:
         threads: what a trial of the study trains with on a CPU.
+        data: the trial's data set, where the caller has it at hand.
 
     Raises:
         SamtuneError: the trial has no weights on disk, or they are not what was written.
@@ -84,7 +85,7 @@ def load_trained(trial: Trial, threads: int = 1) -> TrainedModel:
         raise SamtuneError(f"trial {trial.key} has no finished epoch, hence no weights")
     weights, about = _weights(trial, entry)
     config = trial.config
-    data = open_dataset(config.dataset.name, config.dataset.params)
+    data = data or open_dataset(config.dataset.name, config.dataset.params)
     with architecture_alone():
         model = new_model(config, data)
     try:

@@ -50,7 +50,7 @@ class Shipped:
     Attributes:
         uri: which MLflow, without a password.
         parent: the study's own run.
-        study_file: the digest of the study file it has.
+        study_file, confirmation: the digests of the study file and `confirm.json` it has.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
         notes: what to tell the user once the study ends.
@@ -59,6 +59,7 @@ class Shipped:
     uri: str = ""
     parent: ShippedRun = field(default_factory=ShippedRun)
     study_file: str = ""
+    confirmation: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None
     trials: dict[str, ShippedRun] = field(default_factory=dict)
@@ -82,7 +83,7 @@ class Shipped:
             self.trials[key].reset()
         else:
             self.parent.reset()
-            self.summary, self.study_file = None, ""
+            self.summary, self.study_file, self.confirmation = None, "", ""
 
     def try_refused_again(self) -> None:
         """Forgets refusals: MLflow may think otherwise by now."""

@@ -173,7 +173,10 @@ class Shipper:
             load_code: is called first; it may import the code that holds the model.
         """
         self._check_folder()
-        best = self._reader.read().best
+        study = self._reader.read()
+        if study.config.confirm:
+            return  # one lucky seed of many is no champion
+        best = study.best
         if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return
         champion = {"trial": best.key, "epoch": best.selected_epoch.epoch}
@@ -220,6 +223,7 @@ class Shipper:
             problems = self.shipped.problems
             self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
             self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
+            self._attempt(result, problems, "confirm.json", partial(writer.confirmation, study))
             writer.fresh = False
 
     def _look(self) -> Writer:

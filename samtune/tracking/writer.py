@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.secrets import without_password
 from samtune.study.journal import Entry, now_ms
+from samtune.study.manifest import CONFIRM_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking import fields
 from samtune.tracking.faults import is_about_content, words
@@ -134,6 +136,30 @@ class Writer:
         if self.shipped.study_file != digest:
             self.client.log_text(self.shipped.parent.run_id, text, "study.yaml")
             self.shipped.study_file = digest
+
+    def confirmation(self, study: Study) -> None:
+        """What a confirmation found, in its own run: table, verdict, and the gains as metrics."""
+        from mlflow.entities import Metric
+
+        try:
+            text = (study.folder.root / CONFIRM_FILE).read_text()
+        except FileNotFoundError:
+            return  # it is another study, or has not come to its end
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self.shipped.confirmation == digest:
+            return
+        run_id, found = self.shipped.parent.run_id, json.loads(text)
+        self.client.log_text(run_id, text, CONFIRM_FILE)
+        self.client.set_tag(run_id, "samtune.verdict", fields.tag(found["verdict"]))
+        ends = [fields.ended_ms(trial) for trial in study.trials]
+        points = [
+            Metric(f"gain_at_{baseline['equal'].replace(' ', '_')}", gain["mean"], max(ends), 0)
+            for row in found["rows"]
+            for baseline in row["baselines"]
+            if row["trial"] == found["chosen"] and (gain := baseline["gain"])
+        ]
+        self._points(run_id, points)
+        self.shipped.confirmation = digest
 
     def _run(self, key: str, name: str, start_ms: int, parent: str) -> Run:
         run = self.found.get(key) or self.runs.find(key)

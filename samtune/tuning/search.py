@@ -20,6 +20,7 @@ from samtune.study.study import Study, Trial, note_spent
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.audit import Audited
 from samtune.tuning.failures import Failures
+from samtune.tuning.fixed import FixedRuns
 from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
@@ -80,7 +81,7 @@ class Search:
 
         known = Study(folder, config).trials
         sampled = [t for t in known if not t.is_baseline]
-        self.sampler = Sampler(config)
+        self.sampler = FixedRuns(config.confirm.runs) if config.confirm else Sampler(config)
         rule = new_scheduler(config.study.scheduler, config.trial.training.epochs, config.mode)
         self.scheduler = Audited(rule, config.study.audit)
         self.budget = Budget(config.study, config.mode)

@@ -1,4 +1,4 @@
-"""A web server on this machine, for what is downloaded."""
+"""The test splits unlocked, and a web server on this machine for what is downloaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from samtune.data import unlocked_test_split
+
+
+@pytest.fixture(autouse=True)
+def _test_splits_are_looked_at_here() -> Iterator[None]:
+    with unlocked_test_split():
+        yield
 
 
 class _Quiet(SimpleHTTPRequestHandler):

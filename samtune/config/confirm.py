@@ -1,0 +1,76 @@
+"""The trials of a confirmation: finalists of a study and their baselines, each with the same seeds.
+
+`samtune confirm` writes this section into the study that it begins; nobody types it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from samtune.config.base import Config, Value
+from samtune.registry import Count
+
+Settings = dict[str, Value | list[Value]]  # by path into `trial`
+
+
+class Finalist(Config):
+    """One trial of the search that is trained again, and the optimizer alone at its settings.
+
+    Attributes:
+        trial: its key in the search.
+        values: what the sampler chose for it.
+        equal_epochs: the same without SAM.
+        equal_compute: the same without SAM, for as many epochs as SAM's gradients pay for; the
+            same settings where a step of SAM costs one gradient.
+    """
+
+    trial: str
+    values: Settings
+    equal_epochs: Settings
+    equal_compute: Settings
+
+    @property
+    def baselines(self) -> dict[str, Settings]:
+        """The baselines by what is equal in them; one where both are the same."""
+        if self.equal_epochs == self.equal_compute:
+            return {"equal epochs and compute": self.equal_epochs}
+        return {"equal epochs": self.equal_epochs, "equal compute": self.equal_compute}
+
+
+class ConfirmConfig(Config):
+    """What a confirmation trains, instead of what a sampler draws.
+
+    Attributes:
+        study, study_id: the search that it confirms.
+        top: how many finalists were asked for; a small study has fewer.
+        seeds: of the training; the two runs of a pair share one.
+    """
+
+    study: str
+    study_id: str
+    top: Count
+    seeds: list[int] = Field(min_length=1)
+    finalists: list[Finalist] = Field(min_length=1)
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Each trial's values; all of one seed together, and equal settings once."""
+        runs: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            for settings in self._settings():
+                values = with_seed(settings, seed)
+                if values not in runs:
+                    runs.append(values)
+        return runs
+
+    def _settings(self) -> Iterator[Settings]:
+        for finalist in self.finalists:
+            yield from (finalist.values, *finalist.baselines.values())
+
+
+def with_seed(settings: Settings, seed: int) -> dict[str, Any]:
+    """The settings of one run."""
+    return {**settings, "training.seed": seed}
