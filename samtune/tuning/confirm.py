@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from samtune import tracking
 from samtune.analysis.confirmed import Confirmed, confirmed, held_out_name
@@ -145,7 +144,8 @@ def _new(study: Study, name: str, wanted: Wanted) -> StudyConfig:
         update={"with_validation": bool(wanted.with_validation)}
     )
     # Every run is trained to its end, whatever the search was given or had enough of.
-    kept = ("metric", "mode", "select", "seed", "resources", "epoch_timeout", "storage_wait")
+    kept = set(SearchConfig.model_fields) - {"try_first", "warm_start", "audit", "target"}
+    kept -= {"time_budget", "device_budget"}
     search = {name: getattr(config.study, name) for name in kept}
     search |= {"baseline": False, "scheduler": SchedulerConfig(name="none")}
     if wanted.with_validation:
