@@ -25,6 +25,7 @@ from samtune.study.study import Study, Trial
 
 TOP = 3
 SEEDS = 5
+OF_A_SEARCH = {"try_first", "warm_start", "audit", "time_budget", "device_budget", "target"}
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,9 @@ def _new(study: Study, name: str, wanted: Wanted) -> StudyConfig:
         update={"with_validation": bool(wanted.with_validation)}
     )
     # Every run is trained to its end, whatever the search was given or had enough of.
-    kept = set(SearchConfig.model_fields) - {"try_first", "warm_start", "audit", "target"}
-    kept -= {"time_budget", "device_budget"}
-    search = {name: getattr(config.study, name) for name in kept}
+    search = {
+        name: getattr(config.study, name) for name in set(SearchConfig.model_fields) - OF_A_SEARCH
+    }
     search |= {"baseline": False, "scheduler": SchedulerConfig(name="none")}
     if wanted.with_validation:
         search["select"] = "last"
