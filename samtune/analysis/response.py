@@ -129,11 +129,7 @@ def _too_few(used: Sequence[Scored], others: int) -> str:
     needed = max(FEWEST, 2 * (others + 2))
     if len(used) < needed:
         return (
-            f"Too few trials to recommend a rho: {len(used)} finished or were stopped beside "
-            f"finished ones, and {needed} are needed for {others + 1} searched settings."
-            if others
-            else f"Too few trials to recommend a rho: {len(used)} finished or were stopped beside "
-            f"finished ones, and {needed} are needed."
+            f"Too few trials to recommend a rho: {len(used)} with a score, and {needed} are needed."
         )
     rhos = len({s.trial.config.sam.rho for s in used})
     if rhos < FEWEST_RHOS:

@@ -86,7 +86,8 @@ def _few_trials(study: Study) -> list[str]:
     sampled = [t for t in study.trials if not t.is_baseline]
     settings = max((len(t.values) for t in sampled), default=0)
     failed = sum(t.state in FAILED_STATES for t in sampled)
-    trials = max(len(sampled), study.config.wanted_trials) - failed
+    to_come = study.config.wanted_trials if study.left else 0
+    trials = max(len(sampled), to_come) - failed
     needed = _at_most_points(study.config, TRIALS_PER_SETTING * settings)
     if not sampled or trials >= needed:
         return []

@@ -96,7 +96,8 @@ def test_few_trials_recommend_nothing(written: Written, study_config: Make, coun
     assert found is not None
     assert (found.rho, found.band, found.p_value) == (None, None, None)
     if count:
-        assert f"Too few trials to recommend a rho: {count} finished" in found.sentence
+        few = f"Too few trials to recommend a rho: {count} with a score, and 6 are needed."
+        assert found.sentence == few
     else:
         assert found.sentence == "No trial has a score yet."
 

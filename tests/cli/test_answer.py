@@ -67,4 +67,4 @@ def test_the_exported_file_says_what_the_study_recommends(
     export(searched, None, tmp_path / "best.pt", "pt")
     said = torch.load(tmp_path / "best.pt", weights_only=True)["recommendation"]
     assert said["rho"] is None
-    assert said["sentence"].startswith("Too few trials to recommend a rho: 1 finished")
+    assert said["sentence"].startswith("Too few trials to recommend a rho: 1 with a score")
