@@ -7,6 +7,7 @@ The map, in the order worth reading:
 - `samtune.config`: what a study file may say.
 - `samtune.training`: the loop, a generator of epochs.
 - `samtune.study`: the folder that holds a study and survives anything.
+- `samtune.analysis`: what repeated runs allow one to say.
 - `samtune.tuning`: how Ray Tune and Optuna drive the loop.
 - `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.
 

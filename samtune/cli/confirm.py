@@ -92,6 +92,7 @@ def confirmed_study(
     Args:
         quiet: show nothing.
     """
+    from samtune import tracking
     from samtune.cli.console import seconds_of
     from samtune.cli.run import watched
     from samtune.cli.tracked import print_tracking
@@ -146,6 +147,8 @@ def confirmed_study(
             f"`{study.folder.command('resume')}`"
         )
     found = conclude(searched, study, again=wanted.read_test_again)
+    with tracking.following(study.folder.root, begun.plugins, plugin_folder):
+        pass  # MLflow has the trials already; now it is told what came of them
     if not quiet:
         print_tracking(console, study.folder.root)
     return found
