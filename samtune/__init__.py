@@ -7,7 +7,8 @@ The map, in the order worth reading:
 - `samtune.config`: what a study file may say.
 - `samtune.training`: the loop, a generator of epochs.
 - `samtune.study`: the folder that holds a study and survives anything.
-- `samtune.analysis`: what its trials say: the recommended rho, and what speaks against an answer.
+- `samtune.analysis`: what its trials say: the recommended rho, and what
+  speaks against an answer; what repeated runs allow one to say.
 - `samtune.tuning`: how Ray Tune and Optuna drive the loop.
 - `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.
 

@@ -73,7 +73,8 @@ def run(
     )
     if not confirm:
         return
-    from samtune.cli.confirm import confirmed_study, print_confirmed
+    from samtune.cli.confirm import confirmed_study
+    from samtune.cli.confirmed import print_confirmed
     from samtune.tuning.confirm import Wanted
 
     result = confirmed_study(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from samtune import tracking
 from samtune.analysis.confirmed import Confirmed, confirmed, held_out_name
 from samtune.config.confirm import ConfirmConfig, Finalist, Settings
 from samtune.config.schema import SchedulerConfig, SearchConfig, StudyConfig
@@ -84,7 +83,7 @@ def plan(
 
 
 def conclude(searched: StudyFolder, confirmation: Study, *, again: bool = False) -> Confirmed:
-    """Reads the test split once, and writes what the confirmation found; MLflow is told, too.
+    """Reads the test split once, and writes what the confirmation found.
 
     Raises:
         SamtuneError: the test split was read before, or cannot be read.
@@ -96,8 +95,6 @@ def conclude(searched: StudyFolder, confirmation: Study, *, again: bool = False)
     root = confirmation.folder.root
     about = {"read_at": read.at, "read_by": read.by}
     write_json(root / CONFIRM_FILE, {**found.as_json(), **about})
-    with tracking.following(root, confirmation.config.plugins):
-        pass
     return found
 
 
