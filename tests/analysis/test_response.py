@@ -46,6 +46,10 @@ def test_the_middle_of_the_plateau_is_near_the_known_best_rho(
     low, high = found.band.plateau
     assert 0.05 < low < found.rho < high < 0.8
     assert found.rho == pytest.approx(math.sqrt(low * high), rel=0.05)
+    best = int(np.argmax(found.band.mean))
+    least = found.band.mean[best] - found.band.standard_error[best]
+    inside = [r for r, m in zip(found.band.rho, found.band.mean, strict=True) if m >= least]
+    assert found.band.plateau == (inside[0], inside[-1])
     assert found.band.value == pytest.approx(0.9, abs=3 * NOISE)
     assert found.sentence.startswith(f"Recommended rho {found.rho:.2g}: val_accuracy 0.")
 
