@@ -94,7 +94,7 @@ def confirmed_study(
     """
     from samtune import tracking
     from samtune.cli.console import seconds_of
-    from samtune.cli.run import watched
+    from samtune.cli.session import watched
     from samtune.cli.tracked import print_tracking
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study, run_study
