@@ -94,7 +94,7 @@ def confirmed_study(
     """
     from samtune import tracking
     from samtune.cli.console import seconds_of
-    from samtune.cli.run import watched
+    from samtune.cli.session import watched
     from samtune.cli.tracked import print_tracking
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study, run_study
@@ -140,6 +140,10 @@ def confirmed_study(
             study = start(Silent())
         else:
             _print_plan(console, begun, to_run)
+            if folder is None and (left := Study(searched, config).left):
+                again = searched.command("resume")
+                note = f"note: {left} trials of {name} were not run to their end; `{again}` does"
+                console.print(note, style="yellow", markup=False, soft_wrap=True)
             study = watched(console, start, config=begun, before=study, to_run=to_run, folder=root)
     if study.left:
         raise SamtuneError(

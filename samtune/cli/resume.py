@@ -34,7 +34,7 @@ def resume(
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
     from samtune import tracking
-    from samtune.cli.run import attend
+    from samtune.cli.session import attend
     from samtune.cli.summary import print_warm_start
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
-from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
-from samtune.study import DEFAULT_STORAGE, Study, StudyFolder, open_study
+from samtune.cli.session import attend
+from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE, StudyFolder
 
 
 def run(
@@ -81,54 +78,6 @@ def run(
         config.name, Wanted(), storage=storage, address=address, plugins=config.plugins
     )
     print_confirmed(console, result)
-
-
-def attend(
-    console: Any,
-    start: Callable[[Any], Study],
-    *,
-    config: Any,
-    before: Study | None,
-    to_run: int,
-    folder: Path,
-) -> None:
-    """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
-    from samtune.cli.summary import print_summary
-    from samtune.cli.tracked import print_tracking
-
-    study = watched(console, start, config=config, before=before, to_run=to_run, folder=folder)
-    print_summary(console, study)
-    print_tracking(console, folder)
-
-
-def watched(
-    console: Any,
-    start: Callable[[Any], Study],
-    *,
-    config: Any,
-    before: Study | None,
-    to_run: int,
-    folder: Path,
-) -> Study:
-    """Shows a session while it runs; its summary only where it ended too early."""
-    from samtune.cli.display import Display
-    from samtune.cli.summary import print_summary
-    from samtune.cli.tracked import print_tracking
-
-    try:
-        with Display(config, console, before, to_run).shown() as display:
-            return start(display)
-    except (EndedEarlyError, NoUsableTrialError):
-        with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
-            print_summary(console, open_study(folder.name, folder.parent))
-            print_tracking(console, folder)
-        raise
-    except BrokenPipeError:  # as in `samtune run FILE | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise EndedEarlyError(
-            "nobody reads standard output any more, so the study was ended. All printed epochs are "
-            f"safe. Go on with `{StudyFolder(folder.absolute()).command('resume')}`."
-        ) from None
 
 
 def _tracking_address() -> str:
