@@ -231,19 +231,20 @@ class SchedulerConfig(Config):
     """What stops weak trials early.
 
     `asha` keeps the best 1/reduction_factor at grace_epochs, grace_epochs * reduction_factor, ...
-    (Li et al. 2020); `median` stops what is below the median of the running averages (Golovin et
-    al. 2017); `none` lets every trial run to its end.
+    (Li et al. 2020); `hyperband` is several of those side by side, each from a later rung on (Li et
+    al. 2018); `median` stops what is below the median of the running averages (Golovin et al.
+    2017); `none` lets every trial run to its end.
     """
 
-    name: Literal["asha", "median", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
     grace_epochs: Count = 1
     reduction_factor: Annotated[int, Field(ge=2, strict=True)] = 3
 
     def rung_epochs(self, epochs: int) -> list[int]:
-        """Where `asha` compares trials of so many epochs; not at the last, where all end."""
+        """Where `asha` and `hyperband` compare trials of so many epochs; not at the last one."""
         rungs = []
         rung = self.grace_epochs
-        while self.name == "asha" and rung < epochs:
+        while self.name in ("asha", "hyperband") and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction_factor
         return rungs
@@ -344,13 +345,18 @@ class StudyConfig(Config):
         for example in found[1].examples:
             yield from self.combinations(paths[1:], {**values, paths[0]: example})
 
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every point of the search space; none where it has no end."""
+        distributions = [d for ds in self.search_space.values() for d in ds]
+        if any(d.is_endless for d in distributions):
+            return iter(())
+        return self.combinations(list(self.search_space))
+
     @property
     def wanted_trials(self) -> int:
-        """How many trials the study is to sample: no more than a grid holds."""
-        if self.study.sampler != "grid":
-            return self.study.trials
-        points = self.combinations(list(self.search_space))
-        return sum(1 for _ in itertools.islice(points, self.study.trials))
+        """How many trials the study is to sample: no more than the space has points."""
+        points = sum(1 for _ in itertools.islice(self.points(), self.study.trials))
+        return points if points and self.search_space else self.study.trials
 
     @property
     def task(self) -> str:
