@@ -247,8 +247,9 @@ class SchedulerConfig(Config):
     """What stops weak trials early.
 
     `asha` keeps the best 1/reduction_factor at grace_epochs, grace_epochs * reduction_factor, ...
-    (Li et al. 2020); `median` stops what is below the median of the running averages (Golovin et
-    al. 2017); `none` lets every trial run to its end.
+    (Li et al. 2020); `hyperband` is several of those side by side, each from a later rung on (Li et
+    al. 2018); `median` stops what is below the median of the running averages (Golovin et al.
+    2017); `none` lets every trial run to its end.
 
     Attributes:
         grace_epochs: before which no trial is stopped. `auto` is a quarter of the epochs, but five
@@ -256,7 +257,7 @@ class SchedulerConfig(Config):
             begins fast. A study of five epochs or fewer so stops nothing.
     """
 
-    name: Literal["asha", "median", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
     grace_epochs: Literal["auto"] | Count = "auto"
     reduction_factor: Annotated[int, Field(ge=2, strict=True)] = 3
 
@@ -267,10 +268,10 @@ class SchedulerConfig(Config):
         return self.grace_epochs
 
     def rung_epochs(self, epochs: int) -> list[int]:
-        """Where `asha` compares trials of so many epochs; not at the last, where all end."""
+        """Where `asha` and `hyperband` compare trials of so many epochs; not at the last one."""
         rungs = []
         rung = self.grace(epochs)
-        while self.name == "asha" and rung < epochs:
+        while self.name in ("asha", "hyperband") and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction_factor
         return rungs
@@ -390,15 +391,20 @@ class StudyConfig(Config):
         for example in found[1].examples:
             yield from self.combinations(paths[1:], {**values, paths[0]: example})
 
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every point of the search space; none where it has no end."""
+        distributions = [d for ds in self.search_space.values() for d in ds]
+        if any(d.is_endless for d in distributions):
+            return iter(())
+        return self.combinations(list(self.search_space))
+
     @property
     def wanted_trials(self) -> int:
-        """How many trials the study is to have: no more than a grid holds."""
+        """How many trials the study is to have: no more than the space has points."""
         if self.confirm:
             return len(self.confirm.runs)
-        if self.study.sampler != "grid":
-            return self.study.trials
-        points = self.combinations(list(self.search_space))
-        return sum(1 for _ in itertools.islice(points, self.study.trials))
+        points = sum(1 for _ in itertools.islice(self.points(), self.study.trials))
+        return points if points and self.search_space else self.study.trials
 
     @property
     def task(self) -> str:

@@ -21,6 +21,11 @@ MOST_STEPS = 10_000
 class _Distribution(Config):
     when: dict[str, Any] | None = None
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether there are more values than can be counted out."""
+        return False
+
     @field_validator("when")
     @classmethod
     def _must_be_values(cls, when: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -81,12 +86,19 @@ class FloatRange(_Range):
     log: bool = Field(False, strict=True)
 
     @property
+    def is_endless(self) -> bool:
+        """Whether it has no steps, or more than can be counted out."""
+        low, high = self.bounds
+        return self.step is None or bool((high - low) / self.step > MOST_STEPS)
+
+    @property
     def examples(self) -> Sequence[float]:
         """Both ends, or every value of a range in steps, where they can be counted out."""
         low, high = self.bounds
-        if self.step is None or (high - low) / self.step > MOST_STEPS:
+        if self.step is None or self.is_endless:
             return [low, high]
-        return [low + i * self.step for i in range(round((high - low) / self.step) + 1)]
+        steps = round((high - low) / self.step)
+        return [min(low + i * self.step, high) for i in range(steps + 1)]
 
 
 class IntRange(_Range):

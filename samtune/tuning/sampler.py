@@ -1,12 +1,18 @@
 """The Optuna study: what the sampler is told, and what it proposes.
 
 Ray's own OptunaSearch tells every stopped trial as complete, with the value of the epoch it was
-stopped in, and leaves diverged ones running for ever. Here a finished trial is COMPLETE, a stopped
-or diverged one PRUNED with its intermediate values, a failed one FAIL; no NaN ever arrives.
+stopped in, and leaves diverged ones running for ever. Here a finished trial is COMPLETE, one that
+was stopped, diverged or ran out of memory PRUNED with its intermediate values, a failed one FAIL;
+no NaN ever arrives.
+
+Most samplers learn from complete trials only, of which ASHA leaves few. So what learns is shown a
+study of its own: in it a stopped trial is complete with what its curve is expected to reach
+(`curves`), one that diverged or ran out of memory with the worst of all.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -18,59 +24,63 @@ from optuna.trial import TrialState
 
 from samtune.config.schema import StudyConfig
 from samtune.study.trial_folder import EndState, trial_number
+from samtune.tuning.curves import counted, gains
+from samtune.tuning.proposals import Nsga2, cma_es, sobol
 from samtune.tuning.space import draw, named
 
 TOLD_AS = {
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "diverged": TrialState.PRUNED,
-    "out_of_memory": TrialState.FAIL,
+    "out_of_memory": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+LEARN = ("tpe", "gp", "nsga2", "cmaes")
+STARTUP_TRIALS = 10  # points of a Sobol sequence, before a sampler learns
+REDRAWS = 20
 
 
 class Sampler:
     """An in-memory Optuna study that can be rebuilt from a study folder.
 
-    Each trial is drawn with random numbers of its own, from the study's seed and the trial's
-    number, so a study that was resumed or extended draws what it would have drawn. (`qmc` begins
-    another sequence: Optuna keeps its place in the one it was at in memory only.)
+    What is drawn for a trial follows from the study's seed, the trial's number and what is known of
+    the trials before, so a study that was resumed or extended draws what it would have drawn. They
+    must be made known in the order of their numbers. No point is drawn twice while others are left.
     """
 
     def __init__(self, config: StudyConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.config = config
-        self.study = optuna.create_study(
-            direction="maximize" if config.mode == "max" else "minimize",
-            sampler=new_sampler(config, 0),
-        )
+        self.study = self._new_study()
         self._running: dict[str, optuna.Trial] = {}
-        self._first: int | None = None
+        self._tried: set[str] = set()
+        self._broken: set[int] = set()  # Optuna's numbers of those that diverged, or alike
 
     def ask(self, key: str) -> dict[str, Any]:
         """New values for a trial, by path."""
-        number = trial_number(key)
-        self._first = number if self._first is None else self._first
-        is_sequence = self.config.study.sampler == "qmc"
-        self.study.sampler = new_sampler(self.config, self._first if is_sequence else number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a sampler's notes on how it explores
-            trial = self.study.ask()
-            values = draw(trial, self.config)
-        self._running[key] = trial
+        values = self._new_values(trial_number(key))
+        self.take_up(key, values)
         return values
 
     def ask_beside(self, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """New values for a trial, by path, but for those given."""
-        if given:
-            self.study.enqueue_trial(named(self.config, given)[0])
-        return self.ask(key)
+        if not given:
+            return self.ask(key)
+        entropy = np.random.SeedSequence([self.config.study.seed, trial_number(key)])
+        learned = self._asked(int(entropy.generate_state(1)[0]))
+        learned.enqueue_trial(named(self.config, given)[0])
+        values = draw(learned.ask(), self.config)
+        self.take_up(key, values)
+        return values
 
     def take_up(self, key: str, values: Mapping[str, Any]) -> None:
-        """Makes a trial that was drawn in an earlier session a running one again."""
+        """Makes a trial with these values a running one."""
         params, _ = named(self.config, values)
+        self._tried.add(_written(values))
         self.study.enqueue_trial(params)
-        self.ask(key)
+        trial = self.study.ask()
+        draw(trial, self.config)
+        self._running[key] = trial
 
     def report(self, key: str, epoch: int, value: float) -> None:
         """An intermediate value; the first one of an epoch counts."""
@@ -86,12 +96,9 @@ class Sampler:
         if trial is None:
             return
         told = _told_as(state, value)
-        try:
-            self.study.tell(trial, value if told is TrialState.COMPLETE else None, told)
-        except RuntimeError as error:
-            # The grid sampler ends a study that it has searched through; ask and tell go on.
-            if "stop" not in str(error):
-                raise
+        if state in ("diverged", "out_of_memory"):
+            self._broken.add(trial.number)
+        self.study.tell(trial, value if told is TrialState.COMPLETE else None, told)
 
     def add_ended(
         self,
@@ -103,6 +110,9 @@ class Sampler:
         """A trial that ended in an earlier session."""
         params, distributions = named(self.config, values)
         told = _told_as(state, value)
+        self._tried.add(_written(values))
+        if state in ("diverged", "out_of_memory"):
+            self._broken.add(len(self.study.get_trials(deepcopy=False)))
         self.study.add_trial(
             optuna.create_trial(
                 state=told,
@@ -113,6 +123,85 @@ class Sampler:
             )
         )
 
+    def _new_values(self, number: int) -> dict[str, Any]:
+        """Values that no trial had; where the draws find none, one of those that are left."""
+        for attempt in range(REDRAWS):
+            # Without a further word for the first attempt.
+            entropy = [self.config.study.seed, number, attempt][: 3 if attempt else 2]
+            values = self._draw(number, attempt, np.random.SeedSequence(entropy))
+            if _written(values) not in self._tried:
+                return values
+        left = [v for v in self.config.points() if _written(v) not in self._tried]
+        random = np.random.default_rng([self.config.study.seed, number])
+        return left[random.integers(len(left))] if left else values
+
+    def _draw(self, number: int, attempt: int, entropy: np.random.SeedSequence) -> dict[str, Any]:
+        seed = int(entropy.generate_state(1)[0])
+        name = self.config.study.sampler
+        if not attempt and (name == "qmc" or (name in LEARN and self._begun < STARTUP_TRIALS)):
+            return sobol(self.config, number)
+        if name == "cmaes":
+            complete = self._learned().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            if len(complete) >= STARTUP_TRIALS:
+                return cma_es(self.config, complete, STARTUP_TRIALS, seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a sampler's notes on how it explores
+            return draw(self._asked(seed).ask(), self.config)
+
+    def _asked(self, seed: int) -> optuna.Study:
+        """The study whose next trial the sampler draws; one that learns nothing is shown none."""
+        learned = self._learned() if self.config.study.sampler in LEARN else self._new_study()
+        learned.sampler = new_sampler(self.config, seed)
+        return learned
+
+    @property
+    def _begun(self) -> int:
+        known = self.study.get_trials(deepcopy=False)
+        return sum(t.state is not TrialState.FAIL for t in known)
+
+    def _learned(self) -> optuna.Study:
+        """What the sampler learns from: the trials, without those that failed."""
+        known = self.study.get_trials(deepcopy=False)
+        trials = [t for t in known if t.state is not TrialState.FAIL]
+        select, mode = self.config.study.select, self.config.mode
+        curves = {t.number: counted(t.intermediate_values, select, mode) for t in trials}
+        gain = gains(curves.values(), self.config.trial.training.epochs)
+        worth: dict[int, float] = {}
+        for trial in trials:
+            curve = curves[trial.number]
+            if trial.state is TrialState.COMPLETE:
+                worth[trial.number] = trial.values[0]
+            elif trial.state is TrialState.PRUNED and trial.number not in self._broken and curve:
+                worth[trial.number] = curve[max(curve)] + gain[max(curve) - 1]
+        if worth:
+            worst = (min if mode == "max" else max)(worth.values())
+            worth |= dict.fromkeys(self._broken, worst)
+        learned = self._new_study()
+        for trial in trials:
+            is_running = trial.state is TrialState.RUNNING
+            if is_running or trial.number in worth:
+                learned.add_trial(
+                    optuna.create_trial(
+                        state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
+                        value=worth.get(trial.number),
+                        params=trial.params,
+                        distributions=trial.distributions,
+                    )
+                )
+        return learned
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(
+            direction="maximize" if self.config.mode == "max" else "minimize",
+            sampler=optuna.samplers.RandomSampler(),  # none that learns from what is only taken up
+        )
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    """Values as a text that is the same for the same point: 0.1 + 0.2 is 0.3."""
+    rounded = {p: float(f"{v:.12g}") if isinstance(v, float) else v for p, v in values.items()}
+    return json.dumps(rounded, sort_keys=True)
+
 
 def _told_as(state: EndState, value: float | None) -> TrialState:
     """What Optuna is told; a finished trial needs a finite value to be complete."""
@@ -122,27 +211,24 @@ def _told_as(state: EndState, value: float | None) -> TrialState:
     return told
 
 
-def new_sampler(config: StudyConfig, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler that `study.sampler` names, for one trial; what it learns is in the study."""
+def new_sampler(config: StudyConfig, seed: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for one draw; what it learns is in the study it is asked through."""
     samplers = optuna.samplers
-    seed = int(np.random.SeedSequence([config.study.seed, number]).generate_state(1)[0])
     conditional = any(d.when for ds in config.search_space.values() for d in ds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match config.study.sampler:
             case "tpe":
                 return samplers.TPESampler(
-                    seed=seed, multivariate=True, group=conditional, constant_liar=True
+                    seed=seed,
+                    n_startup_trials=STARTUP_TRIALS,
+                    multivariate=True,
+                    group=conditional,  # the branches of a conditional space are modelled apart
+                    constant_liar=True,  # where a trial is running another one is less welcome
                 )
-            case "random":
-                return samplers.RandomSampler(seed=seed)
-            case "grid":
-                return samplers.BruteForceSampler(seed=seed)
-            case "qmc":
-                return samplers.QMCSampler(seed=seed, scramble=True)
-            case "cmaes":
-                return samplers.CmaEsSampler(seed=seed)
             case "gp":
-                return samplers.GPSampler(seed=seed)
+                return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
             case "nsga2":
-                return samplers.NSGAIISampler(seed=seed)
+                return Nsga2(seed)
+            case _:  # a grid is walked at random, and no point of it twice
+                return samplers.RandomSampler(seed=seed)

@@ -14,6 +14,9 @@ from typing import Literal, Protocol
 import numpy as np
 
 from samtune.config.schema import SchedulerConfig
+from samtune.study.trial_folder import trial_number
+
+GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 class TrialScheduler(Protocol):
@@ -58,6 +61,32 @@ class Asha:
         return bool(score >= cutoff)
 
 
+class Hyperband:
+    """Several `Asha` side by side, each with a later first rung (Li et al. 2018, arXiv:1603.06560).
+
+    A rule that stops early is wrong about trials that start slowly; the brackets hedge against it.
+    The last one stops nobody. Brackets begin as many trials as Hyperband's would, so that each
+    spends about the same epochs; which is a trial's follows from its number, spread evenly.
+    """
+
+    def __init__(
+        self, rung_epochs: Sequence[int], reduction_factor: int, mode: Literal["min", "max"]
+    ) -> None:
+        count = len(rung_epochs) + 1
+        self.brackets = [Asha(rung_epochs[i:], reduction_factor, mode) for i in range(count)]
+        begun = [reduction_factor**left / (left + 1) for left in reversed(range(count))]
+        self._shares = np.cumsum(begun) / sum(begun)
+
+    def bracket(self, key: str) -> int:
+        """The index of the bracket that the trial is in."""
+        spread = trial_number(key) * GOLDEN_RATIO % 1
+        return int(np.searchsorted(self._shares, spread, side="right"))
+
+    def goes_on(self, key: str, epoch: int, value: float) -> bool:
+        """Whether the trial passes its bracket's rung at this epoch; True between rungs."""
+        return self.brackets[self.bracket(key)].goes_on(key, epoch, value)
+
+
 class Median:
     """Stops what is worse than the median of the running averages (Golovin et al. 2017).
 
@@ -93,6 +122,8 @@ def new_scheduler(
     match config.name:
         case "asha":
             return Asha(config.rung_epochs(epochs), config.reduction_factor, mode)
+        case "hyperband":
+            return Hyperband(config.rung_epochs(epochs), config.reduction_factor, mode)
         case "median":
             return Median(config.grace(epochs), mode)
         case "none":

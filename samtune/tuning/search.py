@@ -128,10 +128,6 @@ class Search:
             return self._hand_out(*self._not_written)
         if self._unfinished:
             trial = self._unfinished.popleft()
-            if not trial.is_baseline:
-                self.sampler.take_up(trial.key, trial.values)
-                for epoch, value in self._values[trial.key].items():
-                    self.sampler.report(trial.key, epoch, value)
             return self._hand_out(trial.key, trial.values, len(trial.epochs))
         if self._baseline_due:
             self._baseline_due = False
@@ -234,6 +230,10 @@ class Search:
         if trial.outcome is not None:
             state = trial.outcome.state
             self.sampler.add_ended(trial.values, state, trial.value, values)
+        else:  # here and not when it is handed out: the sampler's memory goes by their order
+            self.sampler.take_up(trial.key, trial.values)
+            for epoch, value in values.items():
+                self.sampler.report(trial.key, epoch, value)
 
     def _decide_anew(self, trial: Trial) -> bool:
         """Makes the decision that was due on an unfinished trial; whether it stops the trial.
@@ -248,7 +248,6 @@ class Search:
         goes_on = self.scheduler.goes_on(trial.key, last.epoch, value)
         if goes_on or last.epoch == self.config.trial.training.epochs:
             return False
-        self.sampler.add_ended(trial.values, "stopped", trial.value, self._values[trial.key])
         self.end(trial.key, Outcome("stopped", last.epoch), write=True)
         return True
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
 from samtune.config.schema import SchedulerConfig
-from samtune.tuning.scheduler import Asha, Median, new_scheduler
+from samtune.tuning.scheduler import Asha, Hyperband, Median, new_scheduler
 
 
 def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> None:
@@ -93,17 +94,24 @@ def test_a_value_that_is_not_finite_leaves_no_trace(poison: float) -> None:
     assert not asha.goes_on("b", 1, 0.1)
 
 
-@pytest.mark.parametrize("make", [lambda: Asha([1, 2, 4], 2, "max"), lambda: Median(1, "max")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Asha([1, 2, 4], 2, "max"),
+        lambda: Hyperband([1, 2, 4], 2, "max"),
+        lambda: Median(1, "max"),
+    ],
+)
 def test_telling_the_journal_again_rebuilds_the_rule(make: Any) -> None:
     random = np.random.default_rng(3)
-    told = [(f"t{i}", e, float(random.random())) for e in (1, 2, 4) for i in range(8)]
+    told = [(f"t{i:04d}", e, float(random.random())) for e in (1, 2, 4) for i in range(8)]
     first, second = make(), make()
     for record in told:
         first.goes_on(*record)
     for record in sorted(told):  # trial by trial, as the folder is read
         second.goes_on(*record)
     for i, value in enumerate(random.random(20)):
-        record = (f"new{i}", 1, float(value))
+        record = (f"t{i + 8:04d}", 1, float(value))
         assert first.goes_on(*record) == second.goes_on(*record)
     assert first.goes_on(*told[0])  # what was decided once is not decided again
 
@@ -118,3 +126,22 @@ def test_median_by_hand() -> None:
     assert not median.goes_on("c", 2, 0.59)
     assert median.goes_on("d", 1, 0.65)
     assert median.goes_on("d", 2, 0.1)  # its best value so far counts
+
+
+def test_hyperbands_brackets_begin_a_rung_later_each_and_as_many_trials_as_hyperbands() -> None:
+    hyperband = Hyperband([1, 3, 9], 3, "max")
+    assert [list(b.rungs) for b in hyperband.brackets] == [[1, 3, 9], [3, 9], [9], []]
+    # 27/4, 9/3, 3/2 and 1 for a trial that runs to its end.
+    begun = Counter(hyperband.bracket(f"t{number:04d}") for number in range(1, 4901))
+    assert [begun[i] for i in range(4)] == pytest.approx([2700, 1200, 600, 400], abs=3)
+
+
+def test_hyperband_compares_within_a_bracket_only_and_its_last_stops_nobody() -> None:
+    hyperband = Hyperband([1], 2, "max")
+    in_bracket: dict[int, list[str]] = {0: [], 1: []}
+    for number in range(1, 20):
+        in_bracket[hyperband.bracket(f"t{number:04d}")].append(f"t{number:04d}")
+    first, second = in_bracket[0][:2]
+    assert hyperband.goes_on(first, 1, 0.5)
+    assert all(hyperband.goes_on(key, 1, 0.1) for key in in_bracket[1])
+    assert not hyperband.goes_on(second, 1, 0.4)

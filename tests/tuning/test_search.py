@@ -136,7 +136,7 @@ def test_a_decision_that_was_due_when_the_driver_died_is_made_by_the_next_sessio
         _journal(study_folder.trial(key), 1, value)  # and the driver never hears of it
     again = Search(study_folder, study_config(), 2, Silent())
     assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
-    assert [t.state.name for t in again.sampler.study.trials] == ["PRUNED"]
+    assert [t.state.name for t in again.sampler.study.trials] == ["RUNNING", "PRUNED", "RUNNING"]
     handed_out = [again.next_trial() for _ in range(4)]
     assert handed_out == ["t0000", "t0001", "t0003", "t0004"]
 
