@@ -224,6 +224,7 @@ def main() -> None:
     print("| study | scheduler | sampler | epochs [quartiles] | trials | never | seeds |")
     print("|---|---|---|---|---|---|---|")
     names = itertools.product(arguments.studies, arguments.schedulers, arguments.samplers)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     landscapes = {name: Landscape(name) for name in arguments.studies}
     for name, rule, sampler in names:
         landscape = landscapes[name]
