@@ -28,6 +28,8 @@ from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.study.trial_run import run_trial
 from samtune.study.weights import load_trained
+from samtune.training.loop import train
+from samtune.training.state import set_up
 from samtune.tuning.confirm import Wanted, conclude, finalists, plan
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
@@ -270,6 +272,10 @@ def test_on_validation_images_too_the_last_epoch_counts_and_the_search_chooses(
     joined = load_dataset("digits").with_validation()
     assert (len(joined.train), len(joined.val)) == (1497, 297)
     assert joined.mean == load_dataset("digits").mean
+    trial = study.trial("t0001")
+    state = set_up(trial.config, joined, CPU)
+    by_hand = [r.metrics["train_loss"] for r in train(state, trial.config, joined, CPU)]
+    assert [e.metrics["train_loss"] for e in trial.epochs] == by_hand
 
 
 def test_no_search_may_train_on_validation_images(tmp_path: Path) -> None:
