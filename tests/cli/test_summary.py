@@ -44,7 +44,8 @@ def test_a_baseline_of_other_settings_is_named_so_and_no_gain_is_claimed(
         "epochs, not 1. Each is of one seed"
     ) in said
     assert "samtune confirm tiny" in said
-    assert "+0.2" not in said
+    assert "+0.2" not in said.partition("Each is of one seed")[0]
+    assert "where 0.3395 may be chance" in said  # 0.9 and 0.7 of 10 images
 
 
 def test_a_baseline_of_the_same_settings_needs_no_such_words(
