@@ -95,5 +95,5 @@ def test_the_preview_counts_an_averages_place_on_the_disk(tmp_path: Path) -> Non
     # Weights and momentum in two states and the best weights, and the average in both states.
     plain = disk("")
     assert 5 * disk("", "training.average_from=0.5") == 7 * plain
-    two = disk("  training.seed: {choice: [0, 1]}")
+    two = disk("  training.label_smoothing: {choice: [0.0, 0.1]}")
     assert 5 * disk("  training.ema_decay: {choice: [null, 0.9]}") == 7 * two
