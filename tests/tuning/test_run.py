@@ -354,7 +354,7 @@ def counted(*, file: str):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("searched", [False, True])
+@pytest.mark.parametrize("searched", [False, pytest.param(True, marks=pytest.mark.chaos)])
 def test_trials_share_one_data_set_unless_it_is_searched(
     workplace: Path, local_ray: None, study_text: str, searched: bool
 ) -> None:
