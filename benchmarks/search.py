@@ -70,10 +70,10 @@ class Stock:
         self._running[key] = self.study.ask()
         return draw(self._running[key], self.config)
 
-    def report(self, key: str, epoch: int, value: float) -> None:  # noqa: ARG002
+    def report(self, key: str, epoch: int, value: float) -> None:  # noqa: ARG002 - a sampler's signature
         self._last[key] = value
 
-    def tell(self, key: str, state: EndState, value: float | None) -> None:  # noqa: ARG002
+    def tell(self, key: str, state: EndState, value: float | None) -> None:  # noqa: ARG002 - a sampler's signature
         self.study.tell(self._running.pop(key), self._last[key])
 
 

@@ -160,22 +160,19 @@ class _Runs:
 
 
 def _row(config: StudyConfig, finalist: Finalist, runs: _Runs) -> Row:
-    found = [t for t in runs.of(finalist.values) if t]
+    trials = runs.of(finalist.values)
     scores = runs.scores(finalist.values)
     mean = _mean(scores)
-    valued = [t.value for t in found if t.value is not None]
+    valued = [t.value for t in trials if t and t.value is not None]
+    rho = finalist.values.get("sam.rho")
+    assert rho is None or isinstance(rho, int | float)
     counts_images = mean is not None and "accuracy" in config.study.metric and runs.images
-    sam = config.trial.sam.model_dump() | {
-        path.removeprefix("sam."): value
-        for path, value in finalist.values.items()
-        if path.startswith("sam.")
-    }
     return Row(
         trial=finalist.trial,
         values=finalist.values,
-        rho=sam["rho"],
+        rho=config.trial.sam.rho if rho is None else rho,
         epochs=config.trial.training.epochs,
-        trials=_keys(runs.of(finalist.values)),
+        trials=_keys(trials),
         mean=mean,
         val_mean=None if config.trial.training.with_validation or not valued else fmean(valued),
         split_error=split_error(mean.mean, runs.images) if mean and counts_images else None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samtune.config.schema import BEST
+from samtune.config.schema import counts_by
 from samtune.study import Study, Trial
 
 FEWEST_FINISHED = 2
@@ -55,4 +55,4 @@ def scored(study: Study) -> list[Scored]:
 def value_at(trial: Trial, epoch: int) -> float:
     """What the trial counted by after this epoch."""
     values = [e.metrics[trial.metric] for e in trial.epochs[:epoch]]
-    return float(BEST[trial.mode](values) if trial.select == "best" else values[-1])
+    return counts_by(values, trial.select, trial.mode)

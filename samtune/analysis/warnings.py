@@ -14,7 +14,6 @@ import numpy as np
 from samtune.analysis.axes import axes_of, matrix, place
 from samtune.analysis.scores import scored
 from samtune.analysis.surface import Surface
-from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange, IntRange
 from samtune.study import Study, Trial
 from samtune.study.trial_folder import FAILED_STATES
@@ -22,9 +21,8 @@ from samtune.study.trial_folder import FAILED_STATES
 Kind = Literal["edge", "few_trials", "no_effect", "equal_trials", "small_split", "baseline"]
 
 EDGE = 0.05  # of a range, at either end
-TRIALS_PER_SETTING = (
-    5  # Gaussian processes want 10 (Loeppky et al. 2009); TPE begins to learn at 10
-)
+# Gaussian processes want 10 (Loeppky et al. 2009); TPE begins to learn at 10 in all.
+TRIALS_PER_SETTING = 5
 NO_EFFECT = 0.02  # of the range of all scores
 MOST_BACKGROUND = 30
 CHANGES = 9  # places on an axis at which its effect is looked at
@@ -88,21 +86,13 @@ def _few_trials(study: Study) -> list[str]:
     failed = sum(t.state in FAILED_STATES for t in sampled)
     to_come = study.config.wanted_trials if study.left else 0
     trials = max(len(sampled), to_come) - failed
-    needed = _at_most_points(study.config, TRIALS_PER_SETTING * settings)
+    needed = study.config.count_points(TRIALS_PER_SETTING * settings)
     if not sampled or trials >= needed:
         return []
     return [
         f"{trials} trials are few for {settings} searched settings: the best of them is more luck "
         f"than search. Take {needed} or more, or search fewer settings."
     ]
-
-
-def _at_most_points(config: StudyConfig, most: int) -> int:
-    """How many different trials the space allows, as far as `most`."""
-    ranges = [d for ds in config.search_space.values() for d in ds if isinstance(d, FloatRange)]
-    if any(d.step is None for d in ranges):
-        return most
-    return sum(1 for _ in itertools.islice(config.combinations(list(config.search_space)), most))
 
 
 def _without_effect(study: Study) -> list[str]:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samtune.cli.console import new_console, print_json
-from samtune.cli.options import Address, AsJson, Plugins, Storage, StudyName, TimeBudget
+from samtune.cli.options import (
+    Address,
+    AsJson,
+    ForceUnlock,
+    Plugins,
+    RetryFailed,
+    Storage,
+    StudyName,
+    TimeBudget,
+)
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
@@ -38,15 +47,11 @@ def confirm(
     address: Address = None,
     time_budget: TimeBudget = None,
     plugin: Plugins = None,
-    retry_failed: Annotated[
-        bool, typer.Option(help="Run the trials again that failed or ran out of memory.")
-    ] = False,
+    retry_failed: RetryFailed = False,
     read_test_again: Annotated[
         bool, typer.Option(help="Read the test split although it was read before.")
     ] = False,
-    force_unlock: Annotated[
-        bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
-    ] = False,
+    force_unlock: ForceUnlock = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the best trials and their baselines anew, and say what SAM gains on test images.
@@ -94,7 +99,7 @@ def confirmed_study(
     """
     from samtune import tracking
     from samtune.cli.console import seconds_of
-    from samtune.cli.session import watched
+    from samtune.cli.session import attend
     from samtune.cli.tracked import print_tracking
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study, run_study
@@ -144,7 +149,15 @@ def confirmed_study(
                 again = searched.command("resume")
                 note = f"note: {left} trials of {name} were not run to their end; `{again}` does"
                 console.print(note, style="yellow", markup=False, soft_wrap=True)
-            study = watched(console, start, config=begun, before=study, to_run=to_run, folder=root)
+            study = attend(
+                console,
+                start,
+                config=begun,
+                before=study,
+                to_run=to_run,
+                folder=root,
+                sums_up=False,
+            )
     if study.left:
         raise SamtuneError(
             f"{study.left} trials of {study.name!r} are still to be run: go on with "

@@ -8,7 +8,7 @@ from samtune.cli.console import describe, table
 
 if TYPE_CHECKING:
     from samtune.analysis.confirmed import Baseline, Confirmed, Row
-    from samtune.analysis.statistics import Mean
+    from samtune.analysis.statistics import Difference, Mean
 
 
 def print_confirmed(console: Any, found: Confirmed) -> None:
@@ -35,25 +35,23 @@ def _cells(baseline: Baseline, points: bool) -> list[str]:
     gain = baseline.gain
     if gain is None:
         return [epochs, _mean(baseline.mean, points), "-", "-", "-", "-", "-"]
-    scale, digits = (100, 1) if points else (1, 4)
-    shown = f"{scale * gain.mean:+.{digits}f}"
-    if gain.half_width is not None:
-        shown += f" +- {scale * gain.half_width:.{digits}f}"
     return [
         epochs,
         _mean(baseline.mean, points),
-        shown,
+        _interval(gain, points, sign="+"),
         *(_number(p, "{:.2g}") for p in (gain.p_value, baseline.p_holm, gain.p_sign_flip)),
         _number(gain.correlation, "{:.2f}"),
     ]
 
 
 def _mean(mean: Mean | None, points: bool) -> str:
-    if mean is None:
-        return "-"
+    return "-" if mean is None else _interval(mean, points)
+
+
+def _interval(found: Mean | Difference, points: bool, sign: str = "-") -> str:
     scale, digits = (100, 1) if points else (1, 4)
-    width = "" if mean.half_width is None else f" +- {scale * mean.half_width:.{digits}f}"
-    return f"{scale * mean.mean:.{digits}f}{width}"
+    width = "" if found.half_width is None else f" +- {scale * found.half_width:.{digits}f}"
+    return f"{scale * found.mean:{sign}.{digits}f}{width}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -51,4 +51,10 @@ TimeBudget = Annotated[
         metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
     ),
 ]
+RetryFailed = Annotated[
+    bool, typer.Option(help="Run the trials again that failed or ran out of memory.")
+]
+ForceUnlock = Annotated[
+    bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

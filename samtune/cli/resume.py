@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from samtune.cli.console import new_console, print_damage, seconds_of
-from samtune.cli.options import Address, Changes, Plugins, Storage, StudyName, TimeBudget
+from samtune.cli.options import (
+    Address,
+    Changes,
+    ForceUnlock,
+    Plugins,
+    RetryFailed,
+    Storage,
+    StudyName,
+    TimeBudget,
+)
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
@@ -24,12 +33,8 @@ def resume(
     address: Address = None,
     time_budget: TimeBudget = None,
     plugin: Plugins = None,
-    retry_failed: Annotated[
-        bool, typer.Option(help="Run the trials again that failed or ran out of memory.")
-    ] = False,
-    force_unlock: Annotated[
-        bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
-    ] = False,
+    retry_failed: RetryFailed = False,
+    force_unlock: ForceUnlock = False,
 ) -> None:
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)

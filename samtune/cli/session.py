@@ -20,33 +20,20 @@ def attend(
     before: Study | None,
     to_run: int,
     folder: Path,
-) -> None:
-    """Shows a session while it runs, then its summary; `run` and `resume` end alike."""
-    from samtune.cli.summary import print_summary
-    from samtune.cli.tracked import print_tracking
-
-    study = watched(console, start, config=config, before=before, to_run=to_run, folder=folder)
-    print_summary(console, study)
-    print_tracking(console, folder)
-
-
-def watched(
-    console: Any,
-    start: Callable[[Any], Study],
-    *,
-    config: Any,
-    before: Study | None,
-    to_run: int,
-    folder: Path,
+    sums_up: bool = True,
 ) -> Study:
-    """Shows a session while it runs; its summary only where it ended too early."""
+    """Shows a session while it runs, then its summary; `run` and `resume` end alike.
+
+    Args:
+        sums_up: False leaves the summary to the caller, but for a session that ends too early.
+    """
     from samtune.cli.display import Display
     from samtune.cli.summary import print_summary
     from samtune.cli.tracked import print_tracking
 
     try:
         with Display(config, console, before, to_run).shown() as display:
-            return start(display)
+            study = start(display)
     except (EndedEarlyError, NoUsableTrialError):
         with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
             print_summary(console, open_study(folder.name, folder.parent))
@@ -58,3 +45,7 @@ def watched(
             "nobody reads standard output any more, so the study was ended. All printed epochs are "
             f"safe. Go on with `{StudyFolder(folder.absolute()).command('resume')}`."
         ) from None
+    if sums_up:
+        print_summary(console, study)
+        print_tracking(console, folder)
+    return study

@@ -190,9 +190,8 @@ def _at_other_settings(best: Trial, baseline: Trial) -> str:
     """In what, besides SAM, the two differ; empty where nothing does."""
     differs = {}
     for path, value in best.values.items():
-        section, _, key = path.partition(".")
-        own = baseline.config.model_dump(mode="json")[section].get(key)
-        if section != "sam" and own != value:
+        own = baseline.config.value_of(path)
+        if not path.startswith("sam.") and own != value:
             differs[path] = own
     found = [f"with {describe(differs)}"] if differs else []
     if len(best.epochs) != len(baseline.epochs):

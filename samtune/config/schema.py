@@ -34,6 +34,11 @@ FEWEST_GRACE_EPOCHS = 5
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
+def counts_by(values: Sequence[float], select: str, mode: str) -> float:
+    """What a trial with these values, an epoch each, counts by: its best, or its last."""
+    return float(BEST[mode](values) if select == "best" else values[-1])
+
+
 class Named(Config):
     """Something registered, by name, with its parameters beside the name."""
 
@@ -187,6 +192,11 @@ class TrialConfig(Config):
     optimizer: Named
     sam: SamConfig = SamConfig()
     training: TrainingConfig
+
+    def value_of(self, path: str) -> Any:
+        """The value at a path; None where nothing is said."""
+        section, _, key = path.partition(".")
+        return self.model_dump(mode="json")[section].get(key)
 
     @property
     def hash(self) -> str:
@@ -360,20 +370,21 @@ class StudyConfig(Config):
 
     def value_of(self, path: str) -> Any:
         """The base trial's value at a path; None where it says nothing."""
-        section, _, key = path.partition(".")
-        return self.trial.model_dump(mode="json")[section].get(key)
+        return self.trial.value_of(path)
+
+    def name_of(self, path: str, i: int) -> str:
+        """What a sampler knows the i-th distribution of a path by: each is its own parameter."""
+        return path if len(self.search_space[path]) == 1 else f"{path}[{i}]"
 
     def active(self, path: str, values: Mapping[str, Any]) -> tuple[str, Distribution] | None:
-        """The distribution of `path` whose condition holds for these values, with its own name.
+        """The distribution of `path` whose condition holds for these values, after its name.
 
-        The name is the path where it has one distribution, else the path with the index: to a
-        sampler these are different parameters. None as well for a path that is not searched.
+        None as well for a path that is not searched.
         """
-        distributions = self.search_space.get(path, [])
-        for i, distribution in enumerate(distributions):
+        for i, distribution in enumerate(self.search_space.get(path, [])):
             conditions = {c: values.get(c, self.value_of(c)) for c in distribution.when or {}}
             if distribution.applies(conditions):
-                return (path if len(distributions) == 1 else f"{path}[{i}]"), distribution
+                return self.name_of(path, i), distribution
         return None
 
     def combinations(
@@ -398,13 +409,20 @@ class StudyConfig(Config):
             return iter(())
         return self.combinations(list(self.search_space))
 
+    def count_points(self, most: int) -> int:
+        """How many points the search space has, as far as `most`."""
+        distributions = [d for ds in self.search_space.values() for d in ds]
+        if any(d.is_endless for d in distributions):
+            return most
+        return sum(1 for _ in itertools.islice(self.points(), most))
+
     @property
     def wanted_trials(self) -> int:
         """How many trials the study is to have: no more than the space has points."""
         if self.confirm:
             return len(self.confirm.runs)
-        points = sum(1 for _ in itertools.islice(self.points(), self.study.trials))
-        return points if points and self.search_space else self.study.trials
+        trials = self.study.trials
+        return self.count_points(trials) if self.search_space else trials
 
     @property
     def task(self) -> str:

@@ -249,4 +249,4 @@ def cannot_build(model: Named) -> str:
 def _import_registered() -> None:
     # Here and not above: they import torch, which `samtune --help` and `samtune list` do without.
     import samtune.data
-    import samtune.models  # noqa: F401
+    import samtune.models  # noqa: F401 - importing registers

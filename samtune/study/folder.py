@@ -238,15 +238,16 @@ class StudyFolder:
 
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
-        storage, config = self.root.parent, self.config()
-        name = self.name
-        if verb == "resume" and config.confirm:
-            verb, name = "confirm", config.confirm.study
-        words = ["samtune", verb, name, rest]
-        if storage != DEFAULT_STORAGE.absolute():
-            words.append(f"--storage {storage}")
+        name, plugins = self.name, []
         if verb in ("resume", "confirm", "export", "sync"):
-            words += [f"--plugin {module}" for module in config.plugins]
+            config = self.config()
+            plugins = config.plugins
+            if verb == "resume" and config.confirm:
+                verb, name = "confirm", config.confirm.study
+        words = ["samtune", verb, name, rest]
+        if self.root.parent != DEFAULT_STORAGE.absolute():
+            words.append(f"--storage {self.root.parent}")
+        words += [f"--plugin {module}" for module in plugins]
         return " ".join(word for word in words if word)
 
     @property

@@ -140,7 +140,10 @@ class Study:
         """What was spent of hours, and whether the target is reached."""
         budget = Budget(self.config.study, self.config.mode)
         for trial in self.trials:
-            note_spent(budget, trial)
+            for entry in trial.epochs:
+                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+            if not trial.is_baseline and trial.can_win and trial.value is not None:
+                budget.note_value(trial.key, trial.value)
         return budget
 
     @property
@@ -244,14 +247,6 @@ class Study:
             found = f"is damaged ({error.reason})"
         self.damage.append(Damage(f"trials/{folder.key}/trial.json", found, remedy))
         return None
-
-
-def note_spent(budget: Budget, trial: Trial) -> None:
-    """Adds to a budget what a trial spent and reached."""
-    for entry in trial.epochs:
-        budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
-    if not trial.is_baseline and trial.can_win and trial.value is not None:
-        budget.note_value(trial.key, trial.value)
 
 
 def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:

@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from samtune.config.schema import BEST
+
 Curve = Mapping[int, float]  # epoch -> value, all finite
 
 
@@ -21,8 +23,8 @@ def counted(curve: Curve, select: Literal["best", "last"], mode: Literal["min", 
     if select == "last":
         return curve
     epochs = sorted(curve)
-    best = max if mode == "max" else min
-    return dict(zip(epochs, itertools.accumulate((curve[e] for e in epochs), best), strict=True))
+    values = itertools.accumulate((curve[e] for e in epochs), BEST[mode])
+    return dict(zip(epochs, values, strict=True))
 
 
 def gains(curves: Iterable[Curve], epochs: int) -> list[float]:

@@ -18,8 +18,8 @@ class FixedRuns:
     def __init__(self, runs: Sequence[Mapping[str, Any]]) -> None:
         self._left = [dict(run) for run in runs]
 
-    def ask_beside(self, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The next settings, by path; a confirmation gives none to go beside."""
+    def ask(self, key: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The next settings, by path; a confirmation gives none of its own."""
         return self._left.pop(0)
 
     def take_up(self, key: str, values: Mapping[str, Any]) -> None:

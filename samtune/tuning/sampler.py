@@ -56,20 +56,10 @@ class Sampler:
         self._tried: set[str] = set()
         self._broken: set[int] = set()  # Optuna's numbers of those that diverged, or alike
 
-    def ask(self, key: str) -> dict[str, Any]:
-        """New values for a trial, by path."""
-        values = self._new_values(trial_number(key))
-        self.take_up(key, values)
-        return values
-
-    def ask_beside(self, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """New values for a trial, by path, but for those given."""
-        if not given:
-            return self.ask(key)
-        entropy = np.random.SeedSequence([self.config.study.seed, trial_number(key)])
-        learned = self._asked(int(entropy.generate_state(1)[0]))
-        learned.enqueue_trial(named(self.config, given)[0])
-        values = draw(learned.ask(), self.config)
+    def ask(self, key: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """New values for a trial, by path; those given are taken as they are."""
+        number = trial_number(key)
+        values = self._draw(number, given=given) if given else self._new_values(number)
         self.take_up(key, values)
         return values
 
@@ -126,33 +116,35 @@ class Sampler:
     def _new_values(self, number: int) -> dict[str, Any]:
         """Values that no trial had; where the draws find none, one of those that are left."""
         for attempt in range(REDRAWS):
-            # Without a further word for the first attempt.
-            entropy = [self.config.study.seed, number, attempt][: 3 if attempt else 2]
-            values = self._draw(number, attempt, np.random.SeedSequence(entropy))
+            values = self._draw(number, attempt)
             if _written(values) not in self._tried:
                 return values
         left = [v for v in self.config.points() if _written(v) not in self._tried]
         random = np.random.default_rng([self.config.study.seed, number])
         return left[random.integers(len(left))] if left else values
 
-    def _draw(self, number: int, attempt: int, entropy: np.random.SeedSequence) -> dict[str, Any]:
-        seed = int(entropy.generate_state(1)[0])
+    def _draw(
+        self, number: int, attempt: int = 0, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        # Without a further word for the first attempt.
+        entropy = [self.config.study.seed, number, attempt][: 3 if attempt else 2]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         name = self.config.study.sampler
-        if not attempt and (name == "qmc" or (name in LEARN and self._begun < STARTUP_TRIALS)):
+        learns = name in LEARN
+        is_first = not attempt and not given
+        if is_first and (name == "qmc" or (learns and self._begun < STARTUP_TRIALS)):
             return sobol(self.config, number)
-        if name == "cmaes":
-            complete = self._learned().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        asked = self._learned() if learns else self._new_study()
+        if name == "cmaes" and not given:
+            complete = asked.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
             if len(complete) >= STARTUP_TRIALS:
                 return cma_es(self.config, complete, STARTUP_TRIALS, seed)
+        asked.sampler = new_sampler(self.config, seed)
+        if given:
+            asked.enqueue_trial(named(self.config, given)[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a sampler's notes on how it explores
-            return draw(self._asked(seed).ask(), self.config)
-
-    def _asked(self, seed: int) -> optuna.Study:
-        """The study whose next trial the sampler draws; one that learns nothing is shown none."""
-        learned = self._learned() if self.config.study.sampler in LEARN else self._new_study()
-        learned.sampler = new_sampler(self.config, seed)
-        return learned
+            return draw(asked.ask(), self.config)
 
     @property
     def _begun(self) -> int:

@@ -10,13 +10,12 @@ import contextlib
 from collections import deque
 from typing import Any, Protocol
 
-from samtune.config.schema import BEST, StudyConfig
+from samtune.config.schema import StudyConfig, counts_by
 from samtune.config.trials import record_of
 from samtune.errors import DamagedFileError
-from samtune.study.budget import Budget
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import now_ms
-from samtune.study.study import Study, Trial, note_spent
+from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.audit import Audited
 from samtune.tuning.failures import Failures
@@ -79,12 +78,13 @@ class Search:
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
 
-        known = Study(folder, config).trials
+        study = Study(folder, config)
+        known = study.trials
         sampled = [t for t in known if not t.is_baseline]
         self.sampler = FixedRuns(config.confirm.runs) if config.confirm else Sampler(config)
         rule = new_scheduler(config.study.scheduler, config.trial.training.epochs, config.mode)
         self.scheduler = Audited(rule, config.study.audit)
-        self.budget = Budget(config.study, config.mode)
+        self.budget = study.budget
         for past in past_studies(config, folder.root.parent):
             for other, values in past.trials:
                 assert other.outcome is not None
@@ -136,8 +136,8 @@ class Search:
             self._new -= 1
             key = trial_key(self._next_number)
             self._next_number += 1
-            given = self._first.pop(0) if self._first else {}
-            return self._hand_out(key, self.sampler.ask_beside(key, given), 0)
+            given = self._first.pop(0) if self._first else None
+            return self._hand_out(key, self.sampler.ask(key, given), 0)
         return None
 
     def finish(self) -> None:
@@ -190,9 +190,9 @@ class Search:
             self._write_outcomes()
         self.failures.note(outcome.state, outcome.reason)
         value = self._selected(key)
-        if key != BASELINE_KEY and outcome.state == "finished" and value is not None:
-            self.budget.note_value(key, value)
         if key != BASELINE_KEY:
+            if outcome.state == "finished" and value is not None:
+                self.budget.note_value(key, value)
             self.sampler.tell(key, outcome.state, value)
         self.listener.on_end(key, outcome, value)
 
@@ -219,7 +219,6 @@ class Search:
         return not self._stopping
 
     def _recall(self, trial: Trial) -> None:
-        note_spent(self.budget, trial)
         values = {e.epoch: e.metrics[self.config.study.metric] for e in trial.epochs}
         self._values[trial.key] = values
         if trial.is_baseline:
@@ -301,7 +300,5 @@ class Search:
         values = self._values.get(key)
         if not values:
             return None
-        if self.config.study.select == "last":
-            return values[max(values)]
-        best: float = BEST[self.config.mode](values.values())
-        return best
+        curve = [values[epoch] for epoch in sorted(values)]
+        return counts_by(curve, self.config.study.select, self.config.mode)

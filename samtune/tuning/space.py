@@ -77,7 +77,7 @@ def _index(choices: Sequence[Any], value: Any) -> int:
 def coordinates(config: StudyConfig) -> dict[str, Distribution]:
     """Every distribution of the space by its name: the axes of the unit cube of all points."""
     return {
-        path if len(distributions) == 1 else f"{path}[{i}]": distribution
+        config.name_of(path, i): distribution
         for path, distributions in config.search_space.items()
         for i, distribution in enumerate(distributions)
     }

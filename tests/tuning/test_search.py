@@ -237,35 +237,23 @@ def test_a_trial_that_cannot_be_written_down_is_handed_out_once_it_can(
     assert len(search.sampler.study.trials) == 4
 
 
+@pytest.mark.parametrize("is_over", [False, True])
 def test_an_outcome_that_cannot_be_written_yet_is_written_later(
-    study_folder: StudyFolder, study_config: Make
+    study_folder: StudyFolder, study_config: Make, is_over: bool
 ) -> None:
     search = Search(study_folder, study_config(), 1, Silent())
-    for _ in range(3):
+    for _ in range(5 if is_over else 3):
+        assert search.next_trial()
+    assert _epoch(search, study_folder, "t0001", 1, 0.9)
+    _journal(study_folder.trial("t0002"), 1, 0.1)
+    root = study_folder.root / "trials"
+    (root / "t0002").rename(root / "away")
+    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
+    (root / "away").rename(root / "t0002")
+    if is_over:
+        search.finish()
+    else:
         search.next_trial()
-    assert _epoch(search, study_folder, "t0001", 1, 0.9)
-    _journal(study_folder.trial("t0002"), 1, 0.1)
-    root = study_folder.root / "trials"
-    (root / "t0002").rename(root / "away")
-    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
-    (root / "away").rename(root / "t0002")
-    search.next_trial()
-    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
-
-
-def test_what_could_not_be_written_is_written_when_the_session_ends(
-    study_folder: StudyFolder, study_config: Make
-) -> None:
-    search = Search(study_folder, study_config(), 1, Silent())
-    while search.next_trial():
-        pass
-    assert _epoch(search, study_folder, "t0001", 1, 0.9)
-    _journal(study_folder.trial("t0002"), 1, 0.1)
-    root = study_folder.root / "trials"
-    (root / "t0002").rename(root / "away")
-    assert not search.on_epoch("t0002", 1, {"val_accuracy": 0.1}, 0.1, replayed=False)
-    (root / "away").rename(root / "t0002")
-    search.finish()
     assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
 
 
