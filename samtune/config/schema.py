@@ -326,6 +326,7 @@ class SearchConfig(Config):
             ten minutes at least; null waits for ever.
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
+        register_model: put the best trial's model into MLflow's registry when the study ends.
     """
 
     metric: str = "val_accuracy"
@@ -347,6 +348,7 @@ class SearchConfig(Config):
     max_failed_share: float = Field(0.5, gt=0, le=1, strict=True)
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
+    register_model: bool = Field(True, strict=True)
 
     @field_validator("scheduler", mode="before")
     @classmethod

@@ -165,7 +165,7 @@ class Shipper:
         return result
 
     def register_champion(self, load_code: Callable[[], None] = lambda: None) -> None:
-        """Registers the best trial's model under the study's name, as `champion`.
+        """Registers the best trial's model under the study's name, as `champion`, if it is to be.
 
         What stands in its way is noted once and keeps nothing else back.
 
@@ -174,8 +174,8 @@ class Shipper:
         """
         self._check_folder()
         study = self._reader.read()
-        if study.config.confirm:
-            return  # one lucky seed of many is no champion
+        if study.config.confirm or not study.config.study.register_model:
+            return  # of a confirmation one lucky seed of many would be the champion
         best = study.best
         if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return

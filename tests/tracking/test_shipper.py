@@ -408,3 +408,15 @@ def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
     assert client.get_model_version_by_alias("trained", "champion").version == 1
     assert os.environ["MLFLOW_TRACKING_URI"] == uri
     assert "MLFLOW_REGISTRY_URI" not in os.environ
+
+
+def test_a_study_can_do_without_a_registered_model(
+    uri: str, tmp_path: Path, study_config: Make
+) -> None:
+    config = study_config(
+        ("epochs: 3", "epochs: 1"), ("study: {", "study: {register_model: false, ")
+    )
+    list(train_single(config, "trained", tmp_path))
+    tracking.sync(StudyFolder.open(tmp_path, "trained"))
+    assert runs_of(uri, "trained")["t0001"].info.status == "FINISHED"
+    assert mlflow.MlflowClient(uri).search_registered_models() == []

@@ -346,7 +346,7 @@ def test_run_and_confirm_in_one_command_and_again_without_training(
         "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
     )
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
-    text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}")
+    text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}, register_model: false")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
     ran = samtune_here("run", "tiny.yaml", "--confirm", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -73,7 +73,9 @@ trial:
   training: {epochs: 4, batch_size: 600}
 search_space:
   model.deed: {choice: ["", raise, nan, kill, hang]}
-study: {trials: 5, sampler: grid, scheduler: none, baseline: false, resources: {cpus: 2}}
+study:
+  {trials: 5, sampler: grid, scheduler: none, baseline: false, resources: {cpus: 2},
+  register_model: false}
 """
 DEEDS = '["", raise, nan, kill, hang]'
 
@@ -205,14 +207,21 @@ SLOW = STUDY.replace("{name: misfit}", "{name: misfit, seconds: 0.1}").replace(
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    "endings",
+    [
+        [(signal.SIGKILL, -9), (signal.SIGINT, 130)],
+        pytest.param([(signal.SIGTERM, 143), (signal.SIGHUP, 129)], marks=pytest.mark.chaos),
+    ],
+)
 def test_a_driver_that_is_ended_again_and_again_is_resumed_without_loss(
-    workplace: Path, local_ray: None
+    workplace: Path, local_ray: None, endings: list[tuple[signal.Signals, int]]
 ) -> None:
     study_file = SLOW.replace("sampler: grid", "sampler: tpe").replace("trials: 5", "trials: 6")
     (workplace / "faults.yaml").write_text(study_file)
     printed = ""
     arguments = ["run", "faults.yaml"]
-    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+    for number, code in endings:
         process = start_samtune(*arguments)
         said = _read_until(process, 5)
         signalled = time.monotonic()
@@ -363,6 +372,7 @@ def test_trials_share_one_data_set_unless_it_is_searched(
     (workplace / "counted_plugin.py").write_text(COUNTED)
     one, other = workplace / "one", workplace / "other"
     text = study_text.replace("{name: digits, label_noise: 0.4}", f"{{name: counted, file: {one}}}")
+    text = text.replace("study: {", "study: {register_model: false, ")
     if searched:
         space = f"search_space:\n  dataset.file: {{choice: [{one}, {other}]}}\n"
         text = text[: text.index("search_space:")] + space + "study: {trials: 4, sampler: grid}\n"
