@@ -119,8 +119,9 @@ def check_nothing_left(
     while (left := _processes(mark, killed)) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left, f"O8: {left}"
-    blocks = shared_memory() - memory_before
-    assert not blocks - _held(blocks), f"O8: {blocks} in {SHARED_MEMORY}, which nobody holds"
+    while (blocks := _unheld(memory_before)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not blocks, f"O8: {blocks} in {SHARED_MEMORY}, which nobody holds"
     if not killed:
         files = [p for what in (f"{TEMPORARY}*", ".tune") for p in storage.rglob(what)]
         assert not files, f"O8: {files}"
@@ -128,12 +129,13 @@ def check_nothing_left(
 
 def shared_memory() -> set[str]:
     """The names of the blocks of shared memory on this machine."""
-    return set(os.listdir(SHARED_MEMORY))
+    return {entry.name for entry in os.scandir(SHARED_MEMORY) if entry.is_file()}
 
 
-def _held(blocks: set[str]) -> set[str]:
-    """Those that a living process has open or mapped: they belong to somebody else's work."""
-    found = set()
+def _unheld(before: set[str]) -> set[str]:
+    """New blocks that no living process has open or mapped: what is held is somebody's work."""
+    blocks = shared_memory() - before
+    held = set()
     for process in Path("/proc").glob("[0-9]*") if blocks else ():
         text = ""
         with contextlib.suppress(OSError):
@@ -141,8 +143,8 @@ def _held(blocks: set[str]) -> set[str]:
             for handle in list((process / "fd").iterdir()):
                 with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                     text += f" {os.readlink(handle)}"
-        found |= {name for name in blocks if f"{SHARED_MEMORY}/{name}" in text}
-    return found
+        held |= {name for name in blocks if f"{SHARED_MEMORY}/{name}" in text}
+    return (blocks - held) & shared_memory()
 
 
 def _processes(mark: str, killed: bool) -> list[str]:

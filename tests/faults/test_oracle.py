@@ -27,7 +27,7 @@ def test_shared_memory_that_nobody_holds_is_found(tmp_path: Path, block: Path) -
     with block.open("w"):  # somebody's, as long as it is open
         check_nothing_left("none", tmp_path, before, killed=False)
     with pytest.raises(AssertionError, match=f"O8.*{block.name}"):
-        check_nothing_left("none", tmp_path, before, killed=False)
+        check_nothing_left("none", tmp_path, before, killed=False, within_s=0)
 
 
 @pytest.mark.parametrize("name", ["tiny/.tune", "tiny/trials/t0001/.tmp-0"])
