@@ -34,11 +34,14 @@ study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """What starts Ray runs in one process: starting one takes seconds, and all cores."""
-    if "local_ray" in getattr(item, "fixturenames", ()):
+    """What starts Ray, or an MLflow server, runs in one process: to start one takes seconds."""
+    fixtures = getattr(item, "fixturenames", ())
+    if "local_ray" in fixtures:
         item.add_marker(pytest.mark.ray)
     if item.get_closest_marker("ray"):
         item.add_marker(pytest.mark.xdist_group("ray"))
+    elif "server" in fixtures:
+        item.add_marker(pytest.mark.xdist_group("server"))
 
 
 @pytest.fixture(autouse=True)

@@ -54,9 +54,13 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     )
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert "as recorded" in exported.stdout
-    resumed = samtune_here("resume", "mine", "study.trials=4", *named, cwd=elsewhere)
+    overrides = "study.trials=4", "study.register_model=false"
+    resumed = samtune_here("resume", "mine", *overrides, *named, cwd=elsewhere)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "changed    study.trials: 3 -> 4" in resumed.stdout
     settings = read_settings(study.folder.root)
     assert settings is not None
-    assert settings.changes == [Change(2, "study.trials", 3, 4)]
+    assert settings.changes == [
+        Change(2, "study.trials", 3, 4),
+        Change(2, "study.register_model", True, False),
+    ]

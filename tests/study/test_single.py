@@ -49,17 +49,16 @@ def trained(config: StudyConfig, storage: Path, epochs: int | None = None) -> Me
 def test_mixup_is_seen_in_the_training_loss_and_learns_and_off_is_the_loop_without_it(
     tmp_path: Path,
 ) -> None:
-    plain = trained(study(), tmp_path / "plain")
     off = trained(study(more=", mixup: 0, cutmix: 0"), tmp_path / "off")
     mixed = trained(study(more=", mixup: 0.4"), tmp_path / "mixed")
     both = trained(study(more=", mixup: 0.2, cutmix: 1.0, label_smoothing: 0.1"), tmp_path / "both")
 
     config, digits = study().trial, load_dataset("digits")
     state = set_up(config, digits, torch.device("cpu"))
-    assert plain == off == [r.metrics for r in train(state, config, digits, torch.device("cpu"))]
+    assert off == [r.metrics for r in train(state, config, digits, torch.device("cpu"))]
     # Of two digits in one image neither can be certain: a share x of one and 1 - x of the other
     # costs at least their entropy.
-    assert plain[-1]["train_loss"] < 0.15
+    assert off[-1]["train_loss"] < 0.15
     assert mixed[-1]["train_loss"] > 0.4
     for found in (mixed, both):
         assert found[-1]["val_accuracy"] > 0.9

@@ -33,7 +33,7 @@ class Planted:
 @pytest.fixture
 def planted(tmp_path: Path) -> tuple[Path, Path]:
     """A folder with a trained study whose every loadable file is a pickle that runs code."""
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("study: {", "study: {register_model: false, "))
     trained = samtune_here("train", "tiny.yaml", "training.epochs=2", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     marker = tmp_path / "executed"
