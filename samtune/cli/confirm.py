@@ -12,12 +12,16 @@ from samtune.cli.options import (
     Address,
     AsJson,
     ForceUnlock,
+    JsonEvents,
     Plugins,
+    Quiet,
     RetryFailed,
     Storage,
     StudyName,
     TimeBudget,
+    Verbose,
 )
+from samtune.cli.session import Detail, attend, detail_of
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
 
@@ -52,15 +56,18 @@ def confirm(
         bool, typer.Option(help="Read the test split although it was read before.")
     ] = False,
     force_unlock: ForceUnlock = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    json_events: JsonEvents = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the best trials and their baselines anew, and say what SAM gains on test images.
 
     The same command goes on after any ending, and shows the table again once it is done.
     """
-    from samtune.cli.confirmed import print_confirmed
     from samtune.tuning.confirm import Wanted
 
+    detail = detail_of(verbose=verbose, quiet=quiet or as_json, json_events=json_events)
     found = confirmed_study(
         name,
         Wanted(top, seeds, with_validation or None, read_test_again),
@@ -71,10 +78,21 @@ def confirm(
         plugins=plugin or [],
         retry_failed=retry_failed,
         force_unlock=force_unlock,
-        quiet=as_json,
+        detail=detail,
     )
     if as_json:
         print_json(found.as_json())
+    else:
+        print_found(found, detail)
+
+
+def print_found(found: Confirmed, detail: Detail) -> None:
+    """What a confirmation came to, as the session was shown."""
+    from samtune.cli.confirmed import print_confirmed
+    from samtune.cli.lines import print_event
+
+    if detail is Detail.EVENTS:
+        print_event("confirmed", **found.as_json())
     else:
         print_confirmed(new_console(), found)
 
@@ -90,27 +108,21 @@ def confirmed_study(
     plugins: list[str],
     retry_failed: bool = False,
     force_unlock: bool = False,
-    quiet: bool = False,
+    detail: Detail = Detail.BRIEF,
 ) -> Confirmed:
-    """Runs what a confirmation has left to run, showing it, and concludes.
-
-    Args:
-        quiet: show nothing.
-    """
+    """Runs what a confirmation has left to run, showing it, and concludes."""
     from samtune import tracking
     from samtune.cli.console import seconds_of
-    from samtune.cli.session import attend
     from samtune.cli.tracked import print_tracking
     from samtune.study import Study, StudyFolder
     from samtune.tuning import resume_study, run_study
     from samtune.tuning.confirm import conclude, confirmation_name, plan
-    from samtune.tuning.run import Silent
 
     searched = StudyFolder.open(storage, name)
     plugin_folder = searched.plugin_folder(plugins)
     config = searched.checked_config(plugins, plugin_folder)
     folder, begun = plan(searched, config, confirm_as or confirmation_name(name), wanted)
-    console = new_console()
+    console = new_console(silent=not detail.previews)
     budget = seconds_of(time_budget) if time_budget else None
     study = Study(folder, begun) if folder else None
 
@@ -140,24 +152,20 @@ def confirmed_study(
     if study is not None:
         to_run = study.left + (len(study.failed) if retry_failed else 0)
     if study is None or to_run or study.is_running:
-        root = storage / begun.name
-        if quiet:
-            study = start(Silent())
-        else:
-            _print_plan(console, begun, to_run)
-            if folder is None and (left := Study(searched, config).left):
-                again = searched.command("resume")
-                note = f"note: {left} trials of {name} were not run to their end; `{again}` does"
-                console.print(note, style="yellow", markup=False, soft_wrap=True)
-            study = attend(
-                console,
-                start,
-                config=begun,
-                before=study,
-                to_run=to_run,
-                folder=root,
-                sums_up=False,
-            )
+        _print_plan(console, begun, to_run)
+        if folder is None and (left := Study(searched, config).left):
+            again = searched.command("resume")
+            note = f"note: {left} trials of {name} were not run to their end; `{again}` does"
+            console.print(note, style="yellow", markup=False, soft_wrap=True)
+        study = attend(
+            start,
+            detail=detail,
+            config=begun,
+            before=study,
+            to_run=to_run,
+            folder=storage / begun.name,
+            sums_up=False,
+        )
     if study.left:
         raise SamtuneError(
             f"{study.left} trials of {study.name!r} are still to be run: go on with "
@@ -166,8 +174,7 @@ def confirmed_study(
     found = conclude(searched, study, again=wanted.read_test_again)
     with tracking.following(study.folder.root, begun.plugins, plugin_folder):
         pass  # MLflow has the trials already; now it is told what came of them
-    if not quiet:
-        print_tracking(console, study.folder.root)
+    print_tracking(console, study.folder.root)
     return found
 
 

@@ -14,11 +14,11 @@ from samtune.errors import SamtuneError
 from samtune.study.damage import Damage
 
 
-def new_console() -> Console:
-    """The terminal, or a pipe, which gets plain unwrapped lines."""
-    console = Console(highlight=False, soft_wrap=False)
+def new_console(*, silent: bool = False) -> Console:
+    """The terminal, or a pipe, which gets plain unwrapped lines; a silent one says nothing."""
+    console = Console(highlight=False, soft_wrap=False, quiet=silent)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200, no_color=True)
+        console = Console(highlight=False, width=200, no_color=True, quiet=silent)
     return console
 
 

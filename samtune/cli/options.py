@@ -57,4 +57,9 @@ RetryFailed = Annotated[
 ForceUnlock = Annotated[
     bool, typer.Option(help="Take over from a driver on another machine that is surely gone.")
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print a line for each epoch.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")]
+JsonEvents = Annotated[
+    bool, typer.Option("--json-events", help="Print every event as a line of JSON, and no more.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

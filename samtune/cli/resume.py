@@ -12,11 +12,14 @@ from samtune.cli.options import (
     Address,
     Changes,
     ForceUnlock,
+    JsonEvents,
     Plugins,
+    Quiet,
     RetryFailed,
     Storage,
     StudyName,
     TimeBudget,
+    Verbose,
 )
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
@@ -35,11 +38,16 @@ def resume(
     plugin: Plugins = None,
     retry_failed: RetryFailed = False,
     force_unlock: ForceUnlock = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    json_events: JsonEvents = False,
 ) -> None:
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
     from samtune import tracking
-    from samtune.cli.session import attend
+    from samtune.cli.lines import print_event
+    from samtune.cli.session import Detail, attend, detail_of
+    from samtune.cli.show import study_json
     from samtune.cli.summary import print_warm_start
     from samtune.config.schema import MOST_TRIALS
     from samtune.study import Study, StudyFolder
@@ -48,6 +56,7 @@ def resume(
     from samtune.tuning import resume_study
     from samtune.tuning.run import check_usable, extended
 
+    detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     folder = StudyFolder.open(storage, name)
     plugin_folder = folder.plugin_folder(plugin or [])
     accepted = folder.config()
@@ -59,8 +68,8 @@ def resume(
     if config.study.trials > MOST_TRIALS:
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
     before = Study(folder, config)
-    console = new_console()
-    print_damage(console, before.damage)
+    console = new_console(silent=not detail.previews)
+    print_damage(new_console(silent=detail is Detail.EVENTS), before.damage)
     to_run = before.left + (len(before.failed) if retry_failed else 0)
     if not to_run and not before.is_running:
         check_usable(before)
@@ -70,7 +79,10 @@ def resume(
             said += f"{spent}: give another with `{folder.command('resume', f'{setting}=VALUE')}`."
         else:
             said += f"add trials with `{folder.command('resume', '--trials +20')}`."
-        console.print(said, soft_wrap=True, markup=False)
+        if detail is Detail.EVENTS:
+            print_event("study", **study_json(before))
+        else:
+            new_console().print(said, soft_wrap=True, markup=False)
         return
     done = sum(t.outcome is not None for t in before.trials)
     console.print(f"study {name}: {done} trials are done, {to_run} to go")
@@ -82,7 +94,6 @@ def resume(
     if moved := tracking.store_of(folder.root).change:
         console.print(f"[yellow]{moved}.[/]", soft_wrap=True)
     attend(
-        console,
         lambda listener: resume_study(
             name,
             storage=storage,
@@ -96,6 +107,7 @@ def resume(
             force_unlock=force_unlock,
             time_budget_s=seconds_of(time_budget) if time_budget else None,
         ),
+        detail=detail,
         config=config,
         before=before,
         to_run=to_run,

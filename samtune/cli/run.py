@@ -8,8 +8,18 @@ from typing import Annotated
 import typer
 
 from samtune.cli.console import new_console, seconds_of
-from samtune.cli.options import Address, Overrides, Plugins, Storage, StudyFile, TimeBudget
-from samtune.cli.session import attend
+from samtune.cli.options import (
+    Address,
+    JsonEvents,
+    Overrides,
+    Plugins,
+    Quiet,
+    Storage,
+    StudyFile,
+    TimeBudget,
+    Verbose,
+)
+from samtune.cli.session import attend, detail_of
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, StudyFolder
 
@@ -31,6 +41,9 @@ def run(
         bool, typer.Option("--confirm", help="Then confirm it, as `samtune confirm` does.")
     ] = False,
     dry_run: Annotated[bool, typer.Option(help="Check and preview only.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    json_events: JsonEvents = False,
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
     from samtune.cli.summary import print_preview, print_warm_start
@@ -38,12 +51,13 @@ def run(
     from samtune.preflight import preview
     from samtune.tuning import run_study
 
+    detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     extra = [f"name={json.dumps(name)}"] if name is not None else []
     extra += [f"study.trials={trials}"] if trials is not None else []
     config = read_study(file, [*(overrides or []), *extra], plugin)
     StudyFolder.check_free(storage, config.name)
     seconds = seconds_of(time_budget) if time_budget else None
-    console = new_console()
+    console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
     print_warm_start(console, config, storage)
@@ -54,7 +68,6 @@ def run(
     where = storage / config.name
     console.print(f"  folder     {where}, MLflow {_tracking_address()}\n")
     attend(
-        console,
         lambda listener: run_study(
             config,
             storage=storage,
@@ -63,6 +76,7 @@ def run(
             plugin_folder=file.absolute().parent,
             time_budget_s=seconds,
         ),
+        detail=detail,
         config=config,
         before=None,
         to_run=config.wanted_trials + config.study.baseline,
@@ -70,14 +84,18 @@ def run(
     )
     if not confirm:
         return
-    from samtune.cli.confirm import confirmed_study
-    from samtune.cli.confirmed import print_confirmed
+    from samtune.cli.confirm import confirmed_study, print_found
     from samtune.tuning.confirm import Wanted
 
     result = confirmed_study(
-        config.name, Wanted(), storage=storage, address=address, plugins=config.plugins
+        config.name,
+        Wanted(),
+        storage=storage,
+        address=address,
+        plugins=config.plugins,
+        detail=detail,
     )
-    print_confirmed(console, result)
+    print_found(result, detail)
 
 
 def _tracking_address() -> str:

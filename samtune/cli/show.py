@@ -37,7 +37,7 @@ def show(
     """Show a study's trials, or one trial's epochs."""
     study = open_study(name, storage)
     if as_json:
-        print_json(_trial_json(study.trial(trial), epochs=True) if trial else _study_json(study))
+        print_json(_trial_json(study.trial(trial), epochs=True) if trial else study_json(study))
     elif trial:
         chosen = study.trial(trial)
         _print_trial(chosen)
@@ -129,7 +129,8 @@ def _print_trial(trial: Trial) -> None:
     console.print(f"{trial.folder.root}")
 
 
-def _study_json(study: Study) -> dict[str, Any]:
+def study_json(study: Study) -> dict[str, Any]:
+    """What `show NAME --json` prints."""
     best, found, audited = study.best, response(study), audit(study)
     return {
         "name": study.name,

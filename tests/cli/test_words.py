@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -16,17 +15,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console
 
 from samtune.cli.console import big, duration, epoch_line, short_duration, size
-from samtune.cli.display import STOPPING, Display
+from samtune.cli.panel import LivePanel
+from samtune.cli.progress import STOPPING, Progress
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
 from samtune.preflight import warnings_of
-from samtune.study import Study, StudyFolder
-from samtune.study.journal import Entry, Journal
+from samtune.study import StudyFolder
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.signals import Signals
+from tests.cli.conftest import append_epoch
 from tests.commands import as_from_a_terminal, samtune_here
 from tests.conftest import TINY
 
@@ -202,35 +202,16 @@ def test_the_database_password_is_in_no_argument(
     assert command[command.index("--host") + 1] == "127.0.0.1"
 
 
-def _append(folder: StudyFolder, key: str, epoch: int) -> None:
-    metrics = {"val_accuracy": epoch / 10, "train_loss": 1.0}
-    Journal(folder.trial(key).journal).append(Entry(1, 1, epoch, metrics, 0.25, 1, "s", "0"))
-
-
-@pytest.fixture
-def begun(tmp_path: Path, study_config: Make) -> StudyFolder:
-    """A study of 4 trials and a baseline, of which two have ended."""
-    folder = StudyFolder.create(tmp_path / "samtune_studies", study_config())
-    values = {"sam.rho": 0.25, "optimizer.lr": 0.1}
-    for key in ("t0000", "t0001"):
-        given = {"sam.rho": 0.0} if key == "t0000" else values
-        folder.trial(key).hand_out(record_of(study_config(), key, given), 1)
-        _append(folder, key, 1)
-    folder.trial("t0000").end(Outcome("finished", 1))
-    folder.trial("t0001").end(Outcome("stopped", 1))
-    return folder
-
-
 def test_logs_that_follow_show_each_epoch_and_the_end(
     begun: StudyFolder, study_config: Make
 ) -> None:
     trial = begun.trial("t0002")
     trial.hand_out(record_of(study_config(), "t0002", {"sam.rho": 0.5, "optimizer.lr": 0.1}), 1)
-    _append(begun, "t0002", 1)
+    append_epoch(begun, "t0002", 1)
 
     def work() -> None:
         trial.log.write_text("hello from the model\n")
-        _append(begun, "t0002", 2)
+        append_epoch(begun, "t0002", 2)
         time.sleep(0.4)
         trial.end(Outcome("finished", 2))
 
@@ -254,34 +235,10 @@ def test_following_a_study_that_nobody_runs_ends(begun: StudyFolder, study_confi
     assert "study tiny is not running; t0002 waits for `samtune resume`" in ended.stderr
 
 
-def _drawn(display: Display, console: Console) -> str:
-    with console.capture() as captured:
-        console.print(display._panel())
-    return captured.get()
-
-
-def test_a_resumed_study_counts_on_from_where_it_was(
-    begun: StudyFolder, study_config: Make
-) -> None:
-    before = Study(begun, study_config())
-    assert before.left == 3
-    console = Console(width=120, file=io.StringIO())
-    display = Display(study_config(), console, before, before.left)
-    assert "2/5 trials" in _drawn(display, console)
-    assert "2 before" in _drawn(display, console)
-    assert "best val_accuracy 0.1000" in _drawn(display, console)
-    display.on_start("t0002", {"sam.rho": 0.5}, 0)
-    display.on_end("t0002", Outcome("finished", 3), 0.5)
-    assert "3/5 trials" in _drawn(display, console)
-    assert "1 finished, 2 before" in _drawn(display, console)
-    new = Display(study_config(), console, None, 5)
-    assert "0/5 trials" in _drawn(new, console)
-
-
 def test_a_signal_is_acknowledged_at_once(
     study_config: Make, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    display = Display(study_config(), Console(file=io.StringIO()), None, 5)
+    display = Progress(study_config(), None, 5)
     signals = Signals()
     as_from_a_terminal()
     signals.search = SimpleNamespace(listener=display, stop=lambda: None)  # type: ignore[assignment]
@@ -293,7 +250,12 @@ def test_a_signal_is_acknowledged_at_once(
         finally:
             signals.restore()
     assert capfd.readouterr().err == f"{STOPPING}\n"
-    assert STOPPING in _drawn(display, Console(width=120, file=io.StringIO()))
+    panel = LivePanel(study_config(), None, 5, Console(width=120, file=io.StringIO()))
+    panel.on_interrupt()
+    assert capfd.readouterr().err == ""  # it is drawn
+    with panel.console.capture() as captured:
+        panel.console.print(panel._panel())
+    assert STOPPING in captured.get()
 
 
 def test_a_signal_is_heeded_although_the_terminal_is_gone(
@@ -301,55 +263,13 @@ def test_a_signal_is_heeded_although_the_terminal_is_gone(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    display = Display(study_config(), Console(file=io.StringIO()), None, 5)
+    display = Progress(study_config(), None, 5)
     with os.fdopen(writer, "w") as gone:
         monkeypatch.setattr("sys.stderr", gone)
         with pytest.raises(BrokenPipeError):
             os.write(writer, b"nobody reads this")
         display.on_interrupt()
     assert display.stopping
-
-
-@pytest.fixture
-def terminal() -> Console:
-    """A terminal of 100 columns; its file is the side that programs write to."""
-    _, follower = pty.openpty()
-    _resize(follower, 100)
-    return Console(file=os.fdopen(follower, "w"), force_terminal=True)
-
-
-def _resize(descriptor: int, columns: int) -> None:
-    import fcntl
-    import struct
-    import termios
-
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-
-
-def test_a_resized_terminal_is_cleared_and_a_lost_size_changes_nothing(
-    study_config: Make, terminal: Console
-) -> None:
-    display = Display(study_config(), terminal, None, 5)
-    clear = "\x1b[2J"
-    assert clear not in _drawn(display, terminal)
-    assert terminal.size == ConsoleDimensions(100, 40)
-    _resize(terminal.file.fileno(), 60)
-    assert clear in _drawn(display, terminal)
-    assert clear not in _drawn(display, terminal)
-    assert terminal.size == ConsoleDimensions(60, 40)
-    _resize(terminal.file.fileno(), 0)
-    assert clear not in _drawn(display, terminal)
-    assert terminal.size == ConsoleDimensions(60, 40)
-
-
-def test_a_terminal_of_unknown_size_gets_lines(
-    study_config: Make, terminal: Console, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _resize(terminal.file.fileno(), 0)
-    display = Display(study_config(), terminal, None, 5)
-    with display.shown():
-        display.on_start("t0001", {"sam.rho": 0.5}, 0)
-    assert capsys.readouterr().out == "t0001 starts: rho 0.5\n"
 
 
 def test_resume_says_what_it_would_not_change_and_keeps_it(

@@ -76,7 +76,9 @@ class Workplace:
     def start(
         self, *arguments: str, stderr: int | IO[str] = subprocess.STDOUT
     ) -> subprocess.Popen[str]:
-        """`samtune` with these arguments; its output is kept."""
+        """`samtune` with these arguments; its output, each epoch in it, is kept."""
+        if arguments[0] in ("run", "resume"):
+            arguments = (*arguments, "--verbose")
         environment = {**os.environ, MARK: self.mark, "MLFLOW_TRACKING_URI": self.mlflow}
         # A Ray of its own, not the one that this process may have started for other tests.
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):

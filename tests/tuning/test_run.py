@@ -135,7 +135,7 @@ def test_faults_of_a_trial_are_its_own_and_a_lost_or_hung_worker_is_replaced(
     marker = f"{{name: misfit, marker: {workplace / 'marker'}}}"
     (workplace / "faults.yaml").write_text(STUDY.replace("{name: misfit}", marker))
     two_at_once = ("study.epoch_timeout=8", "study.resources={cpus: 1}")
-    ran = _samtune("run", "faults.yaml", *two_at_once)
+    ran = _samtune("run", "faults.yaml", "--verbose", *two_at_once)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = _holds("faults", ran.stdout)
     by_deed = {t.values["model.deed"]: t for t in study.trials}
@@ -177,7 +177,7 @@ def test_a_trial_whose_every_worker_dies_fails_alone_and_keeps_its_epochs(
     (workplace / "faults.yaml").write_text(
         STUDY.replace(DEEDS, '[die, ""]').replace("epochs: 4", "epochs: 6")
     )
-    ran = _samtune("run", "faults.yaml")
+    ran = _samtune("run", "faults.yaml", "--verbose")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 finished, 1 failed" in ran.stdout or "1 failed, 1 finished" in ran.stdout
     assert "Traceback" not in ran.stdout + ran.stderr
@@ -222,7 +222,7 @@ def test_a_driver_that_is_ended_again_and_again_is_resumed_without_loss(
     printed = ""
     arguments = ["run", "faults.yaml"]
     for number, code in endings:
-        process = start_samtune(*arguments)
+        process = start_samtune(*arguments, "--verbose")
         said = _read_until(process, 5)
         signalled = time.monotonic()
         process.send_signal(number)
@@ -238,7 +238,7 @@ def test_a_driver_that_is_ended_again_and_again_is_resumed_without_loss(
         arguments = ["resume", "faults", "--plugin", "misfit_plugin"]
 
     before = [t.values for t in study.trials]
-    resumed = _samtune(*arguments, "--trials", "+2")
+    resumed = _samtune(*arguments, "--verbose", "--trials", "+2")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     study = _holds("faults", printed + resumed.stdout)
     assert study.left == 0
@@ -273,7 +273,8 @@ def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
     assert "Traceback" not in ran.stderr
 
     mended.touch()
-    again = _samtune("resume", "faults", "--retry-failed", "--plugin", "misfit_plugin")
+    retry = "--retry-failed", "--verbose", "--plugin", "misfit_plugin"
+    again = _samtune("resume", "faults", *retry)
     assert again.returncode == 0, again.stdout + again.stderr
     study = _holds("faults", again.stdout)
     assert [t.state for t in study.trials] == ["finished"] * 6
