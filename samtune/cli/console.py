@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from samtune.config.space import short_names
 from samtune.errors import SamtuneError
 from samtune.study.damage import Damage
 
@@ -47,11 +48,8 @@ def metric(value: float | None) -> str:
 
 def describe(values: Mapping[str, Any]) -> str:
     """Sampled values in one line: `rho 0.47, width_factor 2`."""
-    last = [path.rpartition(".")[2] for path in values]
-    return ", ".join(
-        f"{path if last.count(short) > 1 else short} {number(value)}"
-        for (path, value), short in zip(values.items(), last, strict=True)
-    )
+    names = short_names(values)
+    return ", ".join(f"{names[path]} {number(value)}" for path, value in values.items())
 
 
 def size(count: float) -> str:

@@ -96,7 +96,7 @@ class Events(Progress):
             state=outcome.state,
             epoch=outcome.epoch,
             reason=outcome.reason,
-            value=value,
+            score=value,
             best=self.is_best(key),
         )
 

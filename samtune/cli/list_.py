@@ -28,7 +28,7 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
                 "damage": [str(damage) for damage in study.damage],
                 "metric": study.metric,
                 "best_trial": best.key if best else None,
-                "best_value": best.value if best else None,
+                "best_score": best.value if best else None,
             }
         )
     if as_json:
@@ -44,7 +44,7 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
             shown.add_row(row["name"], row["state"], row["error"])
             continue
         counts = ", ".join(f"{n} {state}" for state, n in row["trials"].items())
-        value = metric(row["best_value"])
+        value = metric(row["best_score"])
         shown.add_row(row["name"], row["state"], counts, row["metric"], value, row["best_trial"])
     console.print(shown)
     for row in rows:

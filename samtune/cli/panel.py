@@ -118,7 +118,9 @@ class LivePanel(Progress):
         return f"best {self.config.study.metric} {metric(value)}{gain}  {self.name(key)}  {values}"
 
     def _trials(self) -> Table:
-        rows = table("running", ">epoch", ">rung", f">{self.config.study.metric}", "curve", "values")
+        rows = table(
+            "running", ">epoch", ">rung", f">{self.config.study.metric}", "curve", "values"
+        )
         for key, trial in list(self.running.items())[:MOST_SHOWN]:
             rung = next((r for r in self._rungs if r > trial.epochs), None)
             rows.add_row(

@@ -159,7 +159,7 @@ def _trial_json(trial: Trial, *, epochs: bool) -> dict[str, Any]:
         "values": trial.values,
         "precision": trial.precision,
         "epochs_done": len(trial.epochs),
-        "value": trial.value,
+        "score": trial.value,
         "best": best and {"epoch": best.epoch, **best.metrics},
         "last": last and {"epoch": last.epoch, **last.metrics},
     }

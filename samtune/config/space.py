@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -157,3 +157,13 @@ DISTRIBUTIONS: dict[str, type[FloatRange] | type[IntRange] | type[Choice]] = {
     "int": IntRange,
     "choice": Choice,
 }
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Paths by their last part, where that tells them apart: `rho` for `sam.rho`."""
+    paths = list(paths)
+    last = [path.rpartition(".")[2] for path in paths]
+    return {
+        path: short if last.count(short) == 1 else path
+        for path, short in zip(paths, last, strict=True)
+    }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from samtune.config.space import short_names
 from samtune.study.journal import Entry
 from samtune.study.study import Trial
 from samtune.tracking.redaction import redacted
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LONGEST_NAME = 250  # the server's own limits
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
+LONGEST_RUN_NAME = 120  # of a column that one can still read
 
 
 def params(settings: dict[str, Any]) -> list[Param]:
@@ -59,6 +61,21 @@ def with_safe_names(values: dict[str, Any]) -> dict[str, Any]:
 def tag(text: str) -> str:
     """A tag's value that MLflow takes."""
     return text[:LONGEST_TAG]
+
+
+def run_name(trial: Trial) -> str:
+    """The trial and what it varies: `t0019 rho=0.47 width_factor=2`."""
+    said = "baseline" if trial.is_baseline else in_short(trial.values)
+    return f"{trial.key} {said}".strip()[:LONGEST_RUN_NAME]
+
+
+def in_short(values: Mapping[str, Any]) -> str:
+    """Settings as `rho=0.47 width_factor=2`, without what looks secret."""
+    names = short_names(values)
+    return " ".join(
+        f"{names[path]}={value:.3g}" if isinstance(value, float) else f"{names[path]}={value}"
+        for path, value in ((path, redacted(value, path)) for path, value in values.items())
+    )
 
 
 def started_ms(trial: Trial) -> int:

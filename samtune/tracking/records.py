@@ -20,6 +20,7 @@ class ShippedRun:
         last_ms: when the last of them ended: another time is another epoch.
         params: whether it has the parameters.
         state: what it was last told of the trial.
+        gain: over the baseline, as it was last told.
         refused: what it does not want of it, and why; under "" if it is the whole of it.
     """
 
@@ -28,12 +29,13 @@ class ShippedRun:
     last_ms: int = 0
     params: bool = False
     state: str = ""
+    gain: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
 
     def reset(self) -> None:
         """Notes that MLflow has nothing of it."""
         self.run_id, self.epochs, self.last_ms = "", 0, 0
-        self.params, self.state = False, ""
+        self.params, self.state, self.gain = False, "", None
         self.refused.clear()
 
     def contradicts(self, trial: Trial) -> bool:

@@ -221,6 +221,7 @@ class Shipper:
                 return
         if not result.failure:
             problems = self.shipped.problems
+            self._attempt(result, problems, "gains over the baseline", partial(writer.gains, study))
             self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
             self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
             self._attempt(result, problems, "confirm.json", partial(writer.confirmation, study))

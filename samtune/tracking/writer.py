@@ -17,6 +17,7 @@ from samtune.study.journal import Entry, now_ms
 from samtune.study.manifest import CONFIRM_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking import fields
+from samtune.tracking.description import description
 from samtune.tracking.faults import is_about_content, words
 from samtune.tracking.records import Shipped, ShippedRun, run_status
 from samtune.tracking.redaction import redacted
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 REASON_TAG = "samtune.reason"
+NOTE_TAG = "mlflow.note.content"  # shown as the run's description
+SCORE = "score"  # what a trial counts by, as `study.select` says
+GAIN = "gain_over_baseline"
 METRICS_PER_BATCH = 1000  # the server's own limits
 PARAMS_PER_BATCH = 100
 RUN_STATUS = {
@@ -67,7 +71,7 @@ class Writer:
             self.found.pop(trial.key, None)
         run = self._run(
             trial.key,
-            f"{trial.key} baseline" if trial.is_baseline else trial.key,
+            fields.run_name(trial),
             fields.started_ms(trial),
             parent,
         )
@@ -108,25 +112,50 @@ class Writer:
         return str(run.info.run_id)
 
     def summary(self, study: Study) -> None:
-        """The study's state, its best trial and its baseline, in its own run."""
+        """The study's state, best trial and baseline in its own run; once it rests, its answer."""
         from mlflow.entities import Metric
 
         best, baseline = study.best, study.baseline
         status = run_status(study)
-        summary: dict[str, Any] = {"status": status, "best": best and [best.key, best.value]}
+        summary: dict[str, Any] = {
+            "status": status,
+            "best": best and [best.key, best.value],
+            "baseline": baseline and baseline.value,
+        }
         if self.shipped.summary == summary:
             return
         run = self.found[PARENT]
         if best and best.selected_epoch and best.value is not None:
             when = best.selected_epoch.time_ms
-            points = [Metric(f"best_{study.metric}", best.value, when, 0)]
+            points = [Metric(SCORE, best.value, when, 0)]
             if baseline and baseline.value is not None:
-                points.append(Metric(f"baseline_{study.metric}", baseline.value, when, 0))
+                points.append(Metric(f"baseline_{SCORE}", baseline.value, when, 0))
+                points.append(Metric(GAIN, _gain(study, best), when, 0))
             self._points(run.info.run_id, points)
             self.client.set_tag(run.info.run_id, "samtune.best_trial", best.key)
+        if status != "RUNNING":
+            self.client.set_tag(run.info.run_id, NOTE_TAG, fields.tag(description(study)))
         ends = [fields.ended_ms(trial) for trial in study.trials]
         self._status(run, status, max(ends, default=now_ms()))
         self.shipped.summary = summary
+
+    def gains(self, study: Study) -> None:
+        """By how much each ended trial is better than the baseline, once that has finished."""
+        from mlflow.entities import Metric
+
+        baseline = study.baseline
+        if baseline is None or baseline.state != "finished":
+            return
+        for trial in study.trials:
+            record = self.shipped.trials.get(trial.key)
+            if trial.is_baseline or not trial.outcome or not record or not trial.selected_epoch:
+                continue
+            gain = _gain(study, trial)
+            if record.gain != gain:
+                chosen = trial.selected_epoch
+                point = Metric(GAIN, gain, chosen.time_ms, chosen.epoch)
+                self._points(record.run_id, [point])
+                record.gain = gain
 
     def study_file(self, study: Study) -> None:
         """The resolved study file, without its secrets, as an artifact of the study's run."""
@@ -219,10 +248,10 @@ class Writer:
         from mlflow.entities import Metric
 
         run_id = run.info.run_id
-        best = trial.best_epoch
-        if best and trial.outcome:
-            value = best.metrics[trial.metric]
-            self._points(run_id, [Metric(f"best_{trial.metric}", value, best.time_ms, best.epoch)])
+        chosen = trial.selected_epoch
+        if chosen and trial.outcome:
+            value = chosen.metrics[trial.metric]
+            self._points(run_id, [Metric(SCORE, value, chosen.time_ms, chosen.epoch)])
         self.client.set_tag(run_id, "samtune.state", trial.state)
         reason = without_password(trial.outcome.reason) if trial.outcome else ""
         if reason or REASON_TAG in run.data.tags:  # of a failure that was tried again
@@ -236,3 +265,12 @@ class Writer:
             # Two machines' clocks may differ; a run that ends before it starts helps nobody.
             end_ms = max(end_ms, run.info.start_time)
             self.client.set_terminated(run.info.run_id, status, end_time=end_ms)
+
+
+def _gain(study: Study, trial: Trial) -> float:
+    """By how much its score is better than the baseline's."""
+    baseline = study.baseline
+    assert baseline is not None
+    assert baseline.value is not None
+    assert trial.value is not None
+    return trial.value - baseline.value if trial.mode == "max" else baseline.value - trial.value

@@ -70,7 +70,7 @@ def test_list_and_show_agree_and_parse(workplace: Path) -> None:
     trial = json.loads(samtune_here("show", "tiny-train", "t0001", "--json", cwd=workplace).stdout)
     assert listed["name"] == shown["name"] == "tiny-train"
     assert listed["state"] == "finished"
-    assert listed["best_value"] == shown["trials"][0]["value"] == trial["value"]
+    assert listed["best_score"] == shown["trials"][0]["score"] == trial["score"]
     assert [e["epoch"] for e in trial["epochs"]] == [1, 2, 3]
     plain = samtune_here("show", "tiny-train", "t0001", cwd=workplace).stdout
     assert "t0001 finished" in plain

@@ -165,7 +165,7 @@ def test_every_event_is_a_line_of_json(
         "metrics": metrics,
         "duration_s": 0.5,
     }
-    assert (said[4]["state"], said[4]["value"], said[4]["best"]) == ("finished", 0.6, True)
+    assert (said[4]["state"], said[4]["score"], said[4]["best"]) == ("finished", 0.6, True)
 
 
 def test_two_ways_to_show_a_session_exclude_each_other() -> None:

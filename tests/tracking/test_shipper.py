@@ -46,7 +46,7 @@ def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> Non
     assert [r.data.tags["samtune.state"] for r in children] == ["finished", "interrupted"]
     names = {"val_accuracy", "train_loss", "epoch_duration_s"}
     assert set(runs["t0002"].data.metrics) == names
-    assert set(runs["t0001"].data.metrics) == {*names, "best_val_accuracy"}
+    assert set(runs["t0001"].data.metrics) == {*names, "score"}
     assert runs["t0001"].data.params["sam.rho"] == "0.1"
     assert runs["t0001"].data.params["model.depth"] == "10"
 
@@ -77,9 +77,7 @@ def test_no_run_ends_before_it_starts(folder: StudyFolder, uri: str) -> None:
     assert info.end_time >= info.start_time
 
 
-def test_the_best_value_carries_its_epoch_and_that_epochs_time(
-    folder: StudyFolder, uri: str
-) -> None:
+def test_the_score_carries_its_epoch_and_that_epochs_time(folder: StudyFolder, uri: str) -> None:
     append(folder.trial("t0002"), 2)
     worse = Entry(1, 1, 3, {"val_accuracy": 0.1, "train_loss": 1.0}, 0.5, 1_800_000_000_000, "", "")
     Journal(folder.trial("t0002").journal).append(worse)
@@ -87,7 +85,7 @@ def test_the_best_value_carries_its_epoch_and_that_epochs_time(
     _ship(folder, uri)
     runs, client = runs_of(uri), mlflow.MlflowClient(uri)
     for key, epoch in {"t0001": 3, "t0002": 2}.items():
-        (best,) = client.get_metric_history(runs[key].info.run_id, "best_val_accuracy")
+        (best,) = client.get_metric_history(runs[key].info.run_id, "score")
         expected = (epoch, epoch / 10, T0 + 1000 * epoch)
         assert (best.step, best.value, best.timestamp) == expected
 
@@ -420,3 +418,40 @@ def test_a_study_can_do_without_a_registered_model(
     tracking.sync(StudyFolder.open(tmp_path, "trained"))
     assert runs_of(uri, "trained")["t0001"].info.status == "FINISHED"
     assert mlflow.MlflowClient(uri).search_registered_models() == []
+
+
+def test_runs_are_named_by_what_varied_and_say_what_they_gain(
+    tmp_path: Path, study_config: Make, uri: str
+) -> None:
+    folder = StudyFolder.create(tmp_path, study_config(("trials: 4", "trials: 1")))
+    varied = {"sam.rho": 0.123456, "optimizer.lr": 0.1}
+    for key, values, score in (("t0000", {"sam.rho": 0.0}, 0.5), ("t0001", varied, 0.75)):
+        trial = folder.trial(key)
+        trial.hand_out(record_of(folder.config(), key, values), 1)
+        append(trial, 1, val_accuracy=score)
+        if key == "t0001":
+            trial.end(Outcome("stopped", 1))
+    _ship(folder, uri)
+    runs = runs_of(uri)
+    assert runs["t0000"].info.run_name == "t0000 baseline"
+    assert runs["t0001"].info.run_name == "t0001 rho=0.123 lr=0.1"
+    assert runs["t0001"].data.metrics["score"] == 0.75
+    assert "gain_over_baseline" not in runs["t0001"].data.metrics  # the baseline goes on
+    folder.trial("t0000").end(Outcome("finished", 1))
+    _ship(folder, uri)
+    runs = runs_of(uri)
+    assert runs["t0001"].data.metrics["gain_over_baseline"] == 0.25
+    assert "gain_over_baseline" not in runs["t0000"].data.metrics
+    said = runs["study"].data.metrics
+    assert (said["score"], said["baseline_score"], said["gain_over_baseline"]) == (0.75, 0.5, 0.25)
+
+
+def test_the_studys_run_says_its_answer_once_it_rests(folder: StudyFolder, uri: str) -> None:
+    with folder.session():
+        _ship(folder, uri)
+        assert "mlflow.note.content" not in runs_of(uri)["study"].data.tags
+    _ship(folder, uri)
+    said = runs_of(uri)["study"].data.tags["mlflow.note.content"]
+    assert said.startswith("**t0001** has the best score, 0.3000 (val_accuracy at its best epoch)")
+    assert "| t0001 | 0.3000 | 3 | rho=0.1 |" in said
+    assert f"    samtune resume tiny --storage {folder.root.parent}" in said
