@@ -12,27 +12,57 @@ from typing import Annotated
 import typer
 
 from samtune.cli.console import new_console
+from samtune.cli.options import Storage
 from samtune.errors import SamtuneError
+from samtune.study import DEFAULT_STORAGE, open_study
+
+USUAL_PORT = 5000
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="Open a study's own store, at its trials.", show_default=False
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Port on this machine; default is 5000, or a free one.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Open the MLflow UI on the store that studies write to (Ctrl-C ends it)."""
-    from samtune.tracking import tracking_uri, without_password
+    from samtune.tracking import Store, pages_of, store_of, tracking_uri
     from samtune.tracking.store import CLIENT_ENVIRONMENT
 
-    uri = tracking_uri()
+    study = open_study(name, storage) if name is not None else None
+    store = store_of(study.folder.root) if study else Store(tracking_uri())
     console = new_console()
-    if uri.startswith(("http://", "https://")):
-        console.print(f"Studies are recorded by the server at {without_password(uri)}: open it.")
+    is_server = store.uri.startswith(("http://", "https://"))
+    if not is_server:
+        _check_store(store.uri)
+        port = _usable_port(host, port)
+    base = store.address.rstrip("/") if is_server else f"http://{host}:{port}"
+    if is_server:
+        console.print(f"Studies are recorded by the server at {store.address}: open it.")
+    else:
+        console.print(f"MLflow UI on {base} for {store.address}", soft_wrap=True)
+    if study:
+        pages = pages_of(study, store)
+        console.print(f"  trials     {base}{pages.runs}", markup=False, soft_wrap=True)
+        if pages.compare:
+            console.print(f"  the best   {base}{pages.compare}", markup=False, soft_wrap=True)
+    if is_server:
         return
-    _check_store(uri)
-    _check_port(host, port)
-    console.print(f"MLflow UI on http://{host}:{port} for {without_password(uri)}")
     # Not in the arguments: every user of the machine can read those, and a password may be in it.
-    environment = {**os.environ, **CLIENT_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
+    environment = {**os.environ, **CLIENT_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": store.uri}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     raise typer.Exit(subprocess.call(command, env=environment))
 
@@ -47,11 +77,17 @@ def _check_store(uri: str) -> None:
         )
 
 
-def _check_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
-        raise SamtuneError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; take another with --port"
-        ) from None
+def _usable_port(host: str, wanted: int | None) -> int:
+    """The wanted port; where none is, the usual one or, while that is taken, a free one."""
+    tries = (wanted,) if wanted is not None else (USUAL_PORT, 0)
+    for port in tries:
+        try:
+            with socket.create_server((host, port)) as server:
+                return int(server.getsockname()[1])
+        except OSError as error:
+            if port == tries[-1]:
+                raise SamtuneError(
+                    f"cannot listen on {host}:{port}: {error.strerror or error}; take another "
+                    "with --port"
+                ) from None
+    raise AssertionError(tries)

@@ -8,13 +8,17 @@ the same code (`shipper`) once more.
 
 from samtune.secrets import without_password
 from samtune.tracking.beside import following, wait_until_shipped
+from samtune.tracking.pages import Pages, pages_of
 from samtune.tracking.records import Report, pending
 from samtune.tracking.shipper import sync
-from samtune.tracking.store import store_of, tracking_uri
+from samtune.tracking.store import Store, store_of, tracking_uri
 
 __all__ = [
+    "Pages",
     "Report",
+    "Store",
     "following",
+    "pages_of",
     "pending",
     "store_of",
     "sync",

@@ -181,6 +181,22 @@ def test_ui_on_a_busy_port_is_a_sentence(workplace: Path) -> None:
     assert "http://" not in ended.stdout
 
 
+def test_ui_takes_a_free_port_while_the_usual_one_is_taken(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "mlflow.db").touch()
+    called: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: called.append(command) or 0)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        usual = busy.getsockname()[1]
+        monkeypatch.setattr("samtune.cli.ui.USUAL_PORT", usual)
+        ended = samtune_here("ui", cwd=workplace)
+    assert ended.returncode == 0, ended.stderr
+    ((*_, port),) = called
+    assert int(port) not in (0, usual)
+    assert f"MLflow UI on http://127.0.0.1:{port} " in ended.stdout
+
+
 def test_the_database_password_is_in_no_argument(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
