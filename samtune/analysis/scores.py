@@ -10,14 +10,19 @@ no score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from samtune.config.schema import BEST
 from samtune.study import Study, Trial
 
+T = TypeVar("T")
+
 FEWEST_FINISHED = 2
+MOST = 400  # trials a surface is made of; its cost grows with their third power
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ def scored(study: Study) -> list[Scored]:
             variance = spread * (1 + 1 / len(gains))
             found.append(Scored(trial, value_at(trial, epoch) + mean, variance))
     return found
+
+
+def thinned(found: Sequence[T], most: int = MOST) -> list[T]:
+    """At most so many of them, evenly spread."""
+    return [found[i * len(found) // most] for i in range(most)] if len(found) > most else [*found]
 
 
 def value_at(trial: Trial, epoch: int) -> float:

@@ -34,6 +34,7 @@ class Surface:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+        from threadpoolctl import threadpool_limits
 
         values = np.array(scores)
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
@@ -46,7 +47,8 @@ class Surface:
             signal + WhiteKernel(0.1, (1e-4, 2.0)),
             alpha=np.array(variances) / self._scale**2 + 1e-10,
         )
-        with warnings.catch_warnings():
+        # Matrices this small gain nothing by threads, which wait for each other on a busy machine.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at the end of its range
             self._process.fit(self._columns, (values - self._mean) / self._scale)
 

@@ -157,3 +157,21 @@ DISTRIBUTIONS: dict[str, type[FloatRange] | type[IntRange] | type[Choice]] = {
     "int": IntRange,
     "choice": Choice,
 }
+
+
+def in_words(distribution: object) -> str:
+    """A distribution as one reads it."""
+    match distribution:
+        case FloatRange(bounds=(low, high), step=step, log=log):
+            text = f"{low:g} to {high:g}"
+        case IntRange(bounds=(low, high), step=step, log=log):
+            text = f"{low} to {high}"
+        case _:
+            choices = getattr(distribution, "choice", [])
+            step, log, text = None, False, ", ".join(str(c) for c in choices)
+    text += ", log scale" if log else ""
+    text += f", in steps of {step:g}" if step else ""
+    when = getattr(distribution, "when", None)
+    if when:
+        text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
+    return text
