@@ -104,8 +104,8 @@ def response(study: Study) -> Response | None:
     ends = min(logs), max(logs)
     columns = _columns(axes, ends, [(s.trial.config.sam.rho, s.trial.values) for s in used])
     values, variances = [s.value for s in used], [s.variance for s in used]
-    p_value = p_without(columns, values, variances, [0])
     surface = Surface(columns, values, variances)
+    p_value = p_without(surface, [0])
     sign = 1 if study.config.mode == "max" else -1
     settings = {path: value for path, value in best.values.items() if path != RHO}
     band = _band(surface, axes, ends, settings, sign)

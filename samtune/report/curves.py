@@ -48,8 +48,8 @@ def learning_curves(subject: Subject) -> Section:
     for state in dict.fromkeys(t.state for t in shown):
         of_state = [t for t in shown if t.state == state and t.key not in special]
         if of_state:
-            style = {"color": STATE_COLOURS[state], "width": 1}
-            traces.append(_curves(of_state, stride, state, style, opacity=0.55))
+            style = {"color": STATE_COLOURS[state], "width": 1.5}
+            traces.append(_curves(of_state, stride, state, style, opacity=0.7))
     if study.baseline and study.baseline.epochs:
         style = {"color": ORANGE, "width": 3, "dash": "dash"}
         traces.append(_curves([study.baseline], stride, "baseline, rho = 0", style))
@@ -129,7 +129,8 @@ def rungs(subject: Subject) -> Section:
     )
     if found := [f"{r:.2f} at epoch {epoch}" for epoch, r in known if epoch in marked]:
         shows += f" At the rungs (large, orange): {', '.join(found)}."
-    made = figure([trace], x="epoch", y={"title": "rank correlation", "range": [-1.05, 1.05]})
+    low = 0 if all(r >= 0 for _, r in shown) else -1.05
+    made = figure([trace], x="epoch", y={"title": "rank correlation", "range": [low, 1.05]})
     return Section("rungs", title, [*parts, Plot(made, shows)])
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from markupsafe import Markup, escape
 
 from samtune.analysis import response
 from samtune.files import write_atomically
@@ -47,6 +50,12 @@ def write_report(study: Study, path: Path | None = None) -> Path:
     return write_page(path, f"{kind} {study.name}", study.state, sections)
 
 
+def typeset(text: str) -> Markup:
+    """A sentence as HTML: whatever it holds is text, `...` is code, and +- one sign."""
+    escaped = str(escape(text)).replace("+-", "±")
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))
+
+
 def write_page(path: Path, title: str, state: str, sections: Sequence[Section]) -> Path:
     """Writes a page of these sections; plotly's code is in it where one of them has a plot."""
     import jinja2
@@ -64,6 +73,7 @@ def write_page(path: Path, title: str, state: str, sections: Sequence[Section]) 
     has_plots = any(
         not isinstance(part, str) and part.kind == "plot" for s in sections for part in s.parts
     )
+    environment.filters["typeset"] = typeset
     text = environment.get_template("page.html").render(
         title=title,
         state=state,

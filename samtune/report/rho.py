@@ -50,7 +50,7 @@ def against_rho(subject: Subject) -> Section:
         "stopped, and stand where the finished trials' gains from there on would have taken them."
     )
     if band is not None:
-        traces += _band(band, BLUE, "fit")
+        traces += band_traces(band, BLUE, "fit")
         at = describe(band.settings)
         shows += f" The line is a Gaussian process{f' at {at}' if at else ''}, where the best "
         shows += "trial is, the band one standard error around it."
@@ -167,6 +167,7 @@ def _by_level(subject: Subject, axis: Axis, used: Sequence[Scored]) -> Plot:
     assert found is not None
     others = [p for p in found.varied if p != axis.path]
     traces: list[dict[str, Any]] = []
+    unfitted: list[str] = []
     best = found.band.settings if found.band else {}
     levels = sorted(
         {repr(s.trial.values[axis.path]): s.trial.values[axis.path] for s in used}.values(),
@@ -177,15 +178,19 @@ def _by_level(subject: Subject, axis: Axis, used: Sequence[Scored]) -> Plot:
         name = f"{name_of(axis.path)} {label(level)}"
         at = [b for b in found.slices if b.settings.get(axis.path) == level]
         fits = [b for b in at if all(b.settings.get(p) == best.get(p) for p in others)]
-        traces += _band(fits[0], colour, name, is_named=False) if fits else []
+        traces += band_traces(fits[0], colour, name, is_named=False) if fits else []
+        unfitted += [] if fits else [str(level)]
         traces += _points([s for s in points if s.trial.values[axis.path] == level], colour, name)
     held = {p: best[p] for p in others if p in best}
     shows = (
         f"{study.metric} against rho, a colour for each {axis.path}: "
         f"{', '.join(str(level) for level in levels)}. The lines are the fit"
         + (f" at {describe(held)}" if held else "")
-        + "; where their tops lie apart, the best rho depends on this setting."
+        + "; where their tops lie apart, the best rho depends on this setting, and where they "
+        "cover each other, it makes no difference."
     )
+    if unfitted:
+        shows += f" No trial of {', '.join(unfitted)} had the other settings so: no line."
     made = figure(traces, x=log_axis("rho"), y=label(study.metric))
     return Plot(made, shows, _thinned_note(len(points), len(used)))
 
@@ -236,7 +241,10 @@ def _map(study: Study, axis: Axis, used: Sequence[Scored], diverged: Sequence[Tr
     return Plot(made, shows, _thinned_note(len(points), len(used)))
 
 
-def _band(band: Band, colour: str, name: str, *, is_named: bool = True) -> list[dict[str, Any]]:
+def band_traces(
+    band: Band, colour: str, name: str, *, is_named: bool = True
+) -> list[dict[str, Any]]:
+    """The fit as a line, with one standard error around it."""
     ends = list(zip(band.mean, band.standard_error, strict=True))
     upper, lower = [m + e for m, e in ends], [m - e for m, e in ends]
     edge = {"width": 0}
@@ -264,25 +272,26 @@ def _band(band: Band, colour: str, name: str, *, is_named: bool = True) -> list[
 
 
 def _points(used: Sequence[Scored], colour: str, name: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "legendgroup": name,
-            "x": [s.trial.config.sam.rho for s in used],
-            "y": [s.value for s in used],
-            "text": [_hover(s) for s in used],
-            "hovertemplate": "%{text}<extra></extra>",
-            "marker": {
-                "color": colour,
-                "size": 8,
-                "symbol": [
-                    "circle" if s.trial.state == "finished" else "circle-open" for s in used
-                ],
-            },
-        }
-    ]
+    """Filled for the finished ones, hollow for the stopped; one entry in the legend."""
+    made: list[dict[str, Any]] = []
+    for state, symbol in (("finished", "circle"), ("stopped", "circle-open")):
+        of_state = [s for s in used if s.trial.state == state]
+        if of_state:
+            made.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": name,
+                    "legendgroup": name,
+                    "showlegend": not made,
+                    "x": [s.trial.config.sam.rho for s in of_state],
+                    "y": [s.value for s in of_state],
+                    "text": [_hover(s) for s in of_state],
+                    "hovertemplate": "%{text}<extra></extra>",
+                    "marker": {"color": colour, "size": 8, "symbol": symbol},
+                }
+            )
+    return made
 
 
 def _diverged(trials: Sequence[Trial], at: float) -> dict[str, Any]:

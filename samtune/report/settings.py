@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FEWEST = 10
-MOST = 400  # trials that importances are made of
+MOST = 1000  # trials that importances are made of
+TREES, FEWER_TREES = 64, 16
+MANY = 400  # of which fewer trees say the same, sooner
 MOST_AXES = 12
+MOST_LINES = 160  # more of them hide each other
 MOST_TICKS = 6
 
 
@@ -46,7 +49,7 @@ def importance(subject: Subject) -> Section:
         return Section(
             "importance",
             title,
-            [f"{len(reached)} trials reached {where}, and {FEWEST} are needed."],
+            [f"{len(reached)} trials reached {where}, and it takes {FEWEST} to tell."],
         )
     used = thinned(reached, MOST)
     scores = [value_at(t, rung) for t in used]
@@ -65,16 +68,17 @@ def importance(subject: Subject) -> Section:
         "texttemplate": "%{x:.0%}",
         "hovertemplate": "%{y}: %{x:.1%}<extra></extra>",
     }
+    is_whole = len(used) == len(reached)
+    count = f"all {len(used):,}" if is_whole else f"{len(used):,} of the {len(reached):,}"
     told = ", ".join(f"{path} {share:.0%}" for path, share in reversed(in_order))
     shows = (
         f"The share of what {study.metric} at {where} differs by that each setting explains "
-        f"(functional ANOVA), over all {len(reached)} trials that reached it, those stopped there "
-        f"or later included: {told}. Later epochs may rank settings otherwise, but only the better "
+        f"(functional ANOVA), over {count} trials that reached it, those stopped there or later "
+        f"included: {told}. Later epochs may rank settings otherwise, but only the better "
         "trials reached them."
     )
-    notes = [] if len(used) == len(reached) else [f"Made of {len(used)} of them, evenly chosen."]
-    if missing := [axis.path for axis in axes if axis.path not in found]:
-        notes.append(f"Not judged, since not every trial has it: {', '.join(missing)}.")
+    missing = [axis.path for axis in axes if axis.path not in found]
+    notes = [f"Not judged, since not every trial has it: {', '.join(missing)}."] if missing else []
     made = figure(
         [trace],
         x={"title": "share explained", "tickformat": ".0%", "rangemode": "tozero"},
@@ -98,8 +102,8 @@ def parallel(subject: Subject) -> Section:
         return Section("parallel", title, [why])
     sign = 1 if study.config.mode == "max" else -1
     ranked = sorted((t for t in trials if t.key in values), key=lambda t: -sign * values[t.key])
-    room = MOST_POINTS // (len(axes) + 1)
-    shown, notes = at_most(trials, ranked[: room // 3], room)
+    room = min(MOST_LINES, MOST_POINTS // (len(axes) + 1))
+    shown, notes = at_most(trials, ranked[: room // 8], room)
     if len(whole) > len(axes):
         notes.append(f"The first {len(axes)} of {len(whole)} settings.")
     fifth = {t.key: min(4, 5 * i // len(ranked)) for i, t in enumerate(ranked)}
@@ -159,10 +163,10 @@ def _importances(
                 value=score,
             )
         )
-    found: dict[str, float] = get_param_importances(
-        whole, evaluator=FanovaImportanceEvaluator(seed=0)
-    )
-    return found
+    trees = TREES if len(trials) <= MANY else FEWER_TREES
+    evaluator = FanovaImportanceEvaluator(n_trees=trees, seed=0)
+    found = get_param_importances(whole, evaluator=evaluator)
+    return {path: float(share) for path, share in found.items()}
 
 
 def _distribution(axis: Axis) -> BaseDistribution:
@@ -233,7 +237,8 @@ def _levels(at: int, axis: Axis) -> list[dict[str, Any]]:
             "text": label(level),
             "showarrow": False,
             "xanchor": "right",
-            "xshift": -6,
+            "xshift": -4,
+            "yshift": 9,
         }
         for level in axis.levels
     ]

@@ -95,6 +95,7 @@ def cost(subject: Subject) -> Section:
             traces.append(_scatter(of_state, state, STATE_COLOURS[state], 8, state == "finished"))
     if study.baseline in shown and study.baseline is not None:
         traces.append(_scatter([study.baseline], "baseline, rho = 0", ORANGE, 13, True))
+    line = {"color": GREEN, "shape": "hv", "width": 2}
     traces.append(
         {
             "type": "scatter",
@@ -102,7 +103,7 @@ def cost(subject: Subject) -> Section:
             "name": "Pareto front",
             "x": [_seconds(t) for t in front],
             "y": [t.value for t in front],
-            "line": {"color": GREEN, "shape": "hv", "width": 2},
+            "line": line,
             "hoverinfo": "skip",
         }
     )
@@ -120,11 +121,15 @@ def cost(subject: Subject) -> Section:
 
 
 def pareto(study: Study) -> list[Trial]:
-    """The trials that no other one beats at less cost; the cheapest first."""
+    """The trials, finished or stopped, that none beats at less cost; the cheapest first."""
     sign = 1 if study.config.mode == "max" else -1
     front: list[Trial] = []
     best = float("-inf")
-    rated = [(_seconds(t), -sign * t.value, t.key, t) for t in study.trials if t.value is not None]
+    rated = [
+        (_seconds(t), -sign * t.value, t.key, t)
+        for t in study.trials
+        if t.value is not None and t.state in ("finished", "stopped")
+    ]
     for _, loss, _, trial in sorted(rated, key=lambda r: r[:3]):
         if -loss > best:
             best = -loss

@@ -15,6 +15,8 @@
       "font.color": isDark ? "#dfe4ea" : "#1c2128",
       "font.size": narrow.matches ? 11 : 13,
       "hoverlabel.align": "left",
+      "modebar.bgcolor": "rgba(0,0,0,0)",
+      "modebar.color": isDark ? "#9aa4b0" : "#59636e",
     };
     for (const axis of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
       changed[axis + ".gridcolor"] = line;
@@ -30,8 +32,10 @@
     const options = {
       responsive: true,
       displaylogo: false,
-      displayModeBar: narrow.matches ? false : "hover",
+      displayModeBar: matchMedia("(hover: hover)").matches && !narrow.matches ? "hover" : false,
       modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+      showSendToCloud: false, // what is in this page stays in it
+      plotlyServerURL: "",
       scrollZoom: false,
     };
     if (narrow.matches) {
