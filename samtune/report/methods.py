@@ -89,9 +89,11 @@ def _search(study: Study) -> str:
     text = f"{len(sampled)} trials"
     text += f" searched {space}" if space else " were run"
     text += f", proposed by {SAMPLERS[search.sampler]} with seed {search.seed}"
-    seeds = sorted({t.config.training.seed for t in study.trials})
-    shown = ", ".join(map(str, seeds[:10])) + (", ..." if len(seeds) > 10 else "")
-    text += f"; trials were trained with seed{'s' * (len(seeds) != 1)} {shown}." if seeds else "."
+    trained = sorted({t.config.training.seed for t in study.trials})
+    shown = ", ".join(map(str, trained[:10])) + (", ..." if len(trained) > 10 else "")
+    if trained:
+        text += f"; trials were trained with seed{'s' * (len(trained) != 1)} {shown}"
+    text += "."
     if search.scheduler.name in SCHEDULERS:
         stopped = sum(t.state == "stopped" for t in study.trials)
         text += f" {SCHEDULERS[search.scheduler.name]}".replace(" a", " A", 1)

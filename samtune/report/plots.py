@@ -50,7 +50,7 @@ def figure(
     """
     import plotly.graph_objects as go
 
-    whole = {
+    whole: dict[str, Any] = {
         "template": "none",
         "height": height,
         "margin": {"l": 64, "r": 16, "t": 16, "b": 56},

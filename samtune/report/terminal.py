@@ -9,13 +9,13 @@ from samtune.analysis import response
 from samtune.analysis.axes import Axis, axes_of, place
 from samtune.analysis.response import RHO, is_comparable
 from samtune.analysis.scores import Scored, scored
-from samtune.errors import SamtuneError, UnknownNameError
+from samtune.errors import SamtuneError, did_you_mean
 from samtune.study import Study, Trial
 from samtune.words import number
 
 WIDTH, HEIGHT = 68, 18  # of the field; with the score's numbers beside it, less than 80
 MOST_LEVELS = 8
-FINISHED, STOPPED, DIVERGED, BASELINE, FIT = "●○×┄·"
+FINISHED, STOPPED, DIVERGED, BASELINE, FIT, PLATEAU = "●○x┄·━"
 
 
 def setting_of(study: Study, name: str) -> Axis:
@@ -32,12 +32,15 @@ def setting_of(study: Study, name: str) -> Axis:
         several = " and ".join(axis.path for axis in found)
         raise SamtuneError(f"{name} may be {several}: give the whole path")
     if not found:
-        raise UnknownNameError("searched setting", name, list(axes))
+        raise SamtuneError(
+            f"{study.name} has not searched {name!r}.{did_you_mean(name, axes)} "
+            f"It searched {', '.join(axes) or 'nothing'}."
+        )
     return found[0]
 
 
 def plot_lines(study: Study, axis: Axis) -> list[str]:
-    """The plot's lines, each of at most 80 characters.
+    """The plot's lines, each of at most 80 characters, and below them what they come to.
 
     Raises:
         SamtuneError: no trial has a score.
@@ -73,9 +76,9 @@ def plot_lines(study: Study, axis: Axis) -> list[str]:
     lost = [t for t in study.trials if t.state == "diverged" and axis.path in t.values]
     for trial in lost:
         field.put(_column(axis, trial.values[axis.path]), field.low, DIVERGED)
-    lines = [f"{study.metric} against {axis.path}: {_legend(used, lost, baseline, found)}"[:80], ""]
-    lines += field.lines()
     plateau = found.band.plateau if found and found.band and found.rho is not None else None
+    legend = _legend(used, lost, baseline is not None, bool(found and found.band), bool(plateau))
+    lines = [f"{study.metric} against {axis.path}", legend, "", *field.lines()]
     lines += _axis_lines(axis, plateau)
     if found:
         lines += ["", found.sentence]
@@ -114,7 +117,7 @@ def _axis_lines(axis: Axis, plateau: tuple[float, float] | None) -> list[str]:
     rule = ["─"] * WIDTH
     if plateau:
         for column in range(_column(axis, plateau[0]), _column(axis, plateau[1]) + 1):
-            rule[column] = "━"
+            rule[column] = PLATEAU
     numbers = [" "] * WIDTH
     for value in _ticks(axis):
         text, at = number(value), _column(axis, value)
@@ -134,13 +137,14 @@ def _ticks(axis: Axis) -> Sequence[Any]:
 
 
 def _legend(
-    used: Sequence[Scored], lost: Sequence[Trial], baseline: float | None, found: object
+    used: Sequence[Scored], lost: Sequence[Trial], baseline: bool, fit: bool, plateau: bool
 ) -> str:
     marks = []
     for state, mark in (("finished", FINISHED), ("stopped", STOPPED)):
         if any(s.trial.state == state for s in used):
             marks.append(f"{mark} {state}")
     marks += [f"{DIVERGED} diverged"] if lost else []
-    marks += [f"{BASELINE} baseline"] if baseline is not None else []
-    marks += [f"{FIT} fit"] if getattr(found, "band", None) else []
+    marks += [f"{BASELINE} baseline"] if baseline else []
+    marks += [f"{FIT} fit"] if fit else []
+    marks += [f"{PLATEAU} plateau"] if plateau else []
     return "  ".join(marks)
