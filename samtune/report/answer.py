@@ -113,22 +113,22 @@ def _gain(study: Study) -> Iterator[Part]:
 
 
 def _trials(study: Study, trials: list[Trial], caption: str) -> Table:
-    columns = ["trial", "state", ">epochs", f">last {study.metric}", f">best {study.metric}"]
-    paths = [*study.config.search_space]
-    headings = [p.partition(".")[2] or p for p in paths]
+    paths = dict.fromkeys([*study.config.search_space, *(p for t in trials for p in t.values)])
+    headings = [f">{path.partition('.')[2] or path}" for path in paths]
+    scores = [f">last {study.metric}", f">best {study.metric}"]
     rows = [
         [
             f"{t.key} baseline" if t.is_baseline else t.key,
-            t.state,
-            str(len(t.epochs)),
             metric(t.last_epoch.metrics[t.metric] if t.last_epoch else None),
             metric(t.best_epoch.metrics[t.metric] if t.best_epoch else None),
             *(_value(t, path) for path in paths),
+            str(len(t.epochs)),
+            t.state,
         ]
         for t in trials
     ]
     marked = next((i for i, t in enumerate(trials) if t is study.best), None)
-    return Table(caption, [*columns, *(f">{h}" for h in headings)], rows, marked)
+    return Table(caption, ["trial", *scores, *headings, ">epochs", "state"], rows, marked)
 
 
 def _value(trial: Trial, path: str) -> str:

@@ -15,6 +15,19 @@ from samtune.study import Study, Trial
 from samtune.words import describe, metric
 
 MOST_STUDIES = len(COLOURS)
+HEADINGS = (
+    "state",
+    "trials",
+    "metric",
+    "best trial",
+    "its score",
+    "its rho",
+    "baseline's score",
+    "difference",
+    "recommended rho",
+    "as good as",
+    "p, if rho had no effect",
+)
 
 
 def write_comparison(studies: Sequence[Study], path: Path | None = None) -> Path:
@@ -46,8 +59,6 @@ def write_comparison(studies: Sequence[Study], path: Path | None = None) -> Path
 
 
 def _table(subjects: Sequence[Subject]) -> Section:
-    columns = ["study", "state", ">trials", "best", f">{subjects[0].study.metric}", ">rho"]
-    columns += [">baseline", ">difference", ">recommended rho", ">as good as", ">p"]
     notes = [
         "Scores are of one seed each, and the best were chosen by them; the difference is that of "
         "the best trial and its study's own baseline."
@@ -59,25 +70,26 @@ def _table(subjects: Sequence[Subject]) -> Section:
     if len({s.study.config.study.select for s in subjects}) > 1:
         told = ", ".join(f"{s.study.name} by the {s.study.config.study.select}" for s in subjects)
         notes.append(f"Trials count by different epochs: {told}.")
-    rows = [_row(subject) for subject in subjects]
+    rows = [list(row) for row in zip(HEADINGS, *map(_column, subjects), strict=True)]
     settings = [
         f"{s.study.name}: {s.study.best.key} with {describe(s.study.best.values)}."
         for s in subjects
         if s.study.best
     ]
-    table = Table("Best, gain over the baseline, and the rho to take.", columns, rows)
+    columns = ["", *(f">{s.study.name}" for s in subjects)]
+    table = Table("Best, difference to the baseline, and the rho to take.", columns, rows)
     return Section("answer", "Side by side", [table, *notes, *settings])
 
 
-def _row(subject: Subject) -> list[str]:
+def _column(subject: Subject) -> list[str]:
     study, found = subject.study, subject.response
     best, baseline = study.best, study.baseline
     both = best and baseline and best.value is not None and baseline.value is not None
     band = found.band if found and found.rho is not None else None
     return [
-        study.name,
         study.state,
         str(len(study.trials)),
+        study.metric,
         best.key if best else "-",
         metric(best.value if best else None),
         f"{best.config.sam.rho:.3g}" if best else "-",
@@ -133,7 +145,8 @@ def _rho(subjects: Sequence[Subject]) -> Section:
         "The fit of each study at its best trial's other settings, with a band of one standard "
         "error around it."
     )
-    made = figure(traces, x=log_axis("rho"), y=label(subjects[0].study.metric))
+    rhos = [rho for s in subjects if s.response and s.response.band for rho in s.response.band.rho]
+    made = figure(traces, x=log_axis("rho", rhos), y=label(subjects[0].study.metric))
     return Section("rho", title, [*told, Plot(made, shows)])
 
 

@@ -117,6 +117,7 @@ def rungs(subject: Subject) -> Section:
         "mode": "lines+markers",
         "line": {"color": BLUE},
         "marker": {
+            "opacity": 1,
             "size": [12 if epoch in marked else 6 for epoch, _ in shown],
             "color": [ORANGE if epoch in marked else BLUE for epoch, _ in shown],
         },

@@ -26,6 +26,7 @@ SCHEDULERS = {
     "hyperband": "Hyperband (Li et al. 2018)",
     "median": "the median stopping rule (Golovin et al. 2017)",
 }
+TOLD = {"epochs", "batch_size", "lr_schedule", "precision", "seed"}  # in words of their own
 VARIANTS = {
     "sam": "Sharpness-Aware Minimization (SAM, Foret et al. 2021)",
     "asam": "adaptive SAM (ASAM, Kwon et al. 2021)",
@@ -67,11 +68,20 @@ def _training(study: Study) -> str:
     variant = VARIANTS[trial.sam.variant]
     if "sam.variant" in study.config.search_space:
         variant = "Sharpness-Aware Minimization (SAM, Foret et al. 2021) in several variants"
+    sections = {
+        "model": trial.model.params,
+        "dataset": trial.dataset.params,
+        "optimizer": trial.optimizer.params,
+        "sam": trial.sam.model_dump(exclude_defaults=True, exclude={"rho", "variant"}),
+        "training": training.model_dump(exclude_defaults=True, exclude=TOLD),
+    }
+    told = {name: _params(study, name, params) for name, params in sections.items()}
     return (
-        f"We trained {trial.model.name}{_params(trial.model.params)} on "
-        f"{trial.dataset.name}{_params(trial.dataset.params)} with {variant} around "
-        f"{optimizer}{_params(trial.optimizer.params)}, for up to {training.epochs} epochs in "
+        f"We trained {trial.model.name}{told['model']} on "
+        f"{trial.dataset.name}{told['dataset']} with {variant}{told['sam']} around "
+        f"{optimizer}{told['optimizer']}, for up to {training.epochs} epochs in "
         f"batches of {training.batch_size} with a {training.lr_schedule} learning-rate schedule"
+        f"{told['training']}"
         f"{', in precision ' + ', '.join(precisions) if precisions else ''}."
     )
 
@@ -133,6 +143,11 @@ def _outcome(subject: Subject) -> str:
     return text
 
 
-def _params(params: dict[str, Any]) -> str:
-    shown = [f"{key.replace('_', ' ')} {number(value)}" for key, value in params.items()]
+def _params(study: Study, section: str, params: dict[str, Any]) -> str:
+    """The settings of a section that were not searched, in brackets."""
+    shown = [
+        f"{key.replace('_', ' ')} {number(value)}"
+        for key, value in params.items()
+        if f"{section}.{key}" not in study.config.search_space
+    ]
     return f" ({', '.join(shown)})" if shown else ""

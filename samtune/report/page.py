@@ -33,6 +33,16 @@ SECTIONS: tuple[Maker, ...] = (
     methods.methods,
 )
 
+OF_A_CONFIRMATION: tuple[Maker, ...] = (  # nothing is searched there
+    answer.confirmation,
+    caveats.caveats,
+    curves.learning_curves,
+    spent.cost,
+    spent.timeline,
+    answer.all_trials,
+    methods.methods,
+)
+
 
 def write_report(study: Study, path: Path | None = None) -> Path:
     """Writes the page of a study, finished or running, and returns where.
@@ -45,8 +55,10 @@ def write_report(study: Study, path: Path | None = None) -> Path:
     """
     path = path or study.folder.root / REPORT_FILE
     subject = Subject(study, response(study))
-    sections = [make(subject) for make in SECTIONS]
-    kind = "Confirmation" if study.config.confirm else "Study"
+    kind, makers = (
+        ("Confirmation", OF_A_CONFIRMATION) if study.config.confirm else ("Study", SECTIONS)
+    )
+    sections = [make(subject) for make in makers]
     return write_page(path, f"{kind} {study.name}", study.state, sections)
 
 

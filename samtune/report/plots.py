@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ STATE_COLOURS = {
     "failed": RED,
     "out_of_memory": RED,
 }
-FIFTHS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#d9b30d")  # viridis, the yellow darker
+FIFTHS = ("#a05fc4", "#5b8bd0", "#2fa39a", "#5cb84f", "#d9a514")  # from worst to best
 SCALE = [[i / 4, colour] for i, colour in enumerate(FIFTHS)]
 
 
@@ -65,9 +66,18 @@ def figure(
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def log_axis(title: str) -> dict[str, Any]:
-    """An axis of magnitudes whose numbers stay apart on a narrow screen."""
-    return {"title": title, "type": "log", "dtick": 1, "minor": {"ticks": "outside"}}
+def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """An axis of magnitudes for these values, with whole numbers that stay apart on a phone."""
+    decades = math.log10(max(values) / min(values))
+    digits = (1, 2, 5) if decades < 1.2 else (1, 3) if decades <= 3 else (1,)
+    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    ticks = [digit * 10.0**power for power in range(first - 1, last + 2) for digit in digits]
+    return {
+        "title": title,
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:.3g}" for tick in ticks],
+    }
 
 
 def label(value: Any) -> str:
@@ -138,6 +148,6 @@ def at_most(points: Sequence[Any], first: Sequence[Any], most: int) -> tuple[lis
 
 
 def _axis(axis: str | dict[str, Any]) -> dict[str, Any]:
-    settings = {"title": axis} if isinstance(axis, str) else dict(axis)
+    settings: dict[str, Any] = {"title": axis} if isinstance(axis, str) else dict(axis)
     settings["title"] = {"text": settings.get("title", ""), "standoff": 8}
     return {"automargin": True, "zeroline": False, **settings}

@@ -74,12 +74,15 @@ def against_rho(subject: Subject) -> Section:
         traces.append(legend_line("baseline, rho = 0"))
         shows += f" The dashed line is the baseline, {metric(study.baseline.value)}."
     if diverged:
-        lowest = min(s.value for s in used)
-        traces.append(_diverged(diverged, lowest))
+        values = [s.value for s in used]
+        if study.baseline and study.baseline.value is not None:
+            values.append(study.baseline.value)
+        traces.append(_diverged(diverged, min(values)))
         count = len(diverged)
-        shows += f" The red crosses at the bottom: {count} diverged and {_have(count)} no score."
+        shows += f" The red crosses, drawn at the least score: {count} diverged and {_have(count)} "
+        shows += "no score."
     y = label(study.metric)
-    made = figure(traces, x=log_axis("rho"), y=y, height=480, shapes=shapes)
+    made = figure(traces, x=_rho_axis(used, diverged), y=y, height=480, shapes=shapes)
     return Section("rho", title, [*parts, Plot(made, shows, notes)])
 
 
@@ -191,7 +194,7 @@ def _by_level(subject: Subject, axis: Axis, used: Sequence[Scored]) -> Plot:
     )
     if unfitted:
         shows += f" No trial of {', '.join(unfitted)} had the other settings so: no line."
-    made = figure(traces, x=log_axis("rho"), y=label(study.metric))
+    made = figure(traces, x=_rho_axis(used), y=label(study.metric))
     return Plot(made, shows, _thinned_note(len(points), len(used)))
 
 
@@ -237,7 +240,7 @@ def _map(study: Study, axis: Axis, used: Sequence[Scored], diverged: Sequence[Tr
         "better. Round points finished, diamonds were stopped"
         + (", red crosses diverged." if with_it else ".")
     )
-    made = figure(traces, x=log_axis("rho"), y=_scaled(axis), showlegend=bool(with_it))
+    made = figure(traces, x=_rho_axis(used, diverged), y=_scaled(axis), showlegend=bool(with_it))
     return Plot(made, shows, _thinned_note(len(points), len(used)))
 
 
@@ -346,7 +349,12 @@ def _scaled(axis: Axis) -> dict[str, Any]:
             "categoryorder": "array",
             "categoryarray": order,
         }
-    return log_axis(title) if axis.log else {"title": title}
+    return log_axis(title, axis.bounds) if axis.log and axis.bounds else {"title": title}
+
+
+def _rho_axis(used: Sequence[Scored], diverged: Sequence[Trial] = ()) -> dict[str, Any]:
+    trials = [*(s.trial for s in used), *diverged]
+    return log_axis("rho", [t.config.sam.rho for t in trials])
 
 
 def _place(value: Any, is_choice: bool) -> Any:
