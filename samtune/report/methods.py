@@ -9,6 +9,7 @@ from samtune.analysis.response import SIGNIFICANT
 from samtune.config.space import in_words
 from samtune.report.answer import counted_by
 from samtune.report.parts import Quote, Section, Subject, Table
+from samtune.secrets import HIDDEN, is_secret
 from samtune.study import Study
 from samtune.words import metric, number
 
@@ -146,7 +147,7 @@ def _outcome(subject: Subject) -> str:
 def _params(study: Study, section: str, params: dict[str, Any]) -> str:
     """The settings of a section that were not searched, in brackets."""
     shown = [
-        f"{key.replace('_', ' ')} {number(value)}"
+        f"{key.replace('_', ' ')} {HIDDEN if is_secret(key) else number(value)}"
         for key, value in params.items()
         if f"{section}.{key}" not in study.config.search_space
     ]

@@ -13,9 +13,10 @@ from samtune.analysis import response
 from samtune.files import write_atomically
 from samtune.report import answer, caveats, curves, methods, rho, settings, spent
 from samtune.report.parts import Maker, Section, Subject
+from samtune.secrets import without_password
 from samtune.study import Study
+from samtune.study.manifest import REPORT_FILE
 
-REPORT_FILE = "report.html"
 SECTIONS: tuple[Maker, ...] = (
     answer.answer,
     answer.confirmation,
@@ -63,8 +64,8 @@ def write_report(study: Study, path: Path | None = None) -> Path:
 
 
 def typeset(text: str) -> Markup:
-    """A sentence as HTML: whatever it holds is text, `...` is code, and +- one sign."""
-    escaped = str(escape(text)).replace("+-", "±")
+    """A sentence as HTML: what it holds is text without passwords, `...` is code, +- one sign."""
+    escaped = str(escape(without_password(text))).replace("+-", "±")
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escaped))
 
 

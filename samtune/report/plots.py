@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from samtune.analysis.scores import thinned
+from samtune.secrets import without_password
 from samtune.words import number
 
 MOST_POINTS = 2000  # of one plot: more are a blot, and a page that is slow on a phone
@@ -82,7 +83,7 @@ def log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
 
 def label(value: Any) -> str:
     """Text of a study for inside a plot, where plotly would take `<b>` for bold."""
-    return html.escape(number(value), quote=False)
+    return html.escape(without_password(number(value)), quote=False)
 
 
 def name_of(path: str) -> str:

@@ -15,6 +15,7 @@ from samtune import register_model
 from samtune.analysis import response, warnings_of
 from samtune.analysis.confirmed import Baseline, Confirmed, Row
 from samtune.analysis.statistics import Difference, Mean
+from samtune.config.schema import Named
 from samtune.files import write_json
 from samtune.report import curves
 from samtune.report.page import write_report
@@ -234,6 +235,23 @@ def test_what_a_study_says_is_text_and_never_markup(paged: Paged) -> None:
     drawn = json.dumps(page.figures)
     assert "&lt;script&gt;" in drawn
     assert SCRIPT not in drawn  # plotly reads markup, too
+
+
+def test_a_page_that_is_passed_on_holds_no_secret(paged: Paged) -> None:
+    runs = [
+        Run({"sam.rho": 0.1}, [0.5, 0.6, 0.7]),
+        Run({"sam.rho": 0.2}, [], "failed", reason="https://me:pw123@host/x is gone"),
+    ]
+    written = paged(runs).path.parent
+    folder = StudyFolder(written)
+    config = folder.config()
+    secret = Named(name="digits", token="hf_abc", mirror="https://me:pw123@host/x")
+    trial = config.trial.model_copy(update={"dataset": secret})
+    page = read_page(write_report(Study(folder, config.model_copy(update={"trial": trial}))))
+    assert "digits (token ***, mirror https://me:***@host/x)" in page.text
+    assert "failed: https://me:***@host/x is gone" in page.text
+    assert "hf_abc" not in page.html
+    assert "pw123" not in page.html
 
 
 def test_a_running_study_says_what_is_still_to_come(paged: Paged) -> None:
