@@ -14,6 +14,8 @@ def caveats(subject: Subject) -> Section:
     parts: list[Part] = []
     if found := [warning.sentence for warning in warnings_of(study)]:
         parts.append(Items(found))
+    elif study.config.confirm:
+        parts.append("Nothing found.")
     else:
         parts.append(
             "Nothing found: no best value at the end of its range, enough trials, no setting "

@@ -57,10 +57,9 @@ def learning_curves(subject: Subject) -> Section:
         style = {"color": GREEN, "width": 3}
         traces.append(_curves([study.best], stride, f"best, {study.best.key}", style))
     rungs = _rungs(study)
-    shows = (
-        f"{study.metric} after each epoch, a line for each trial. The dashed orange line is the "
-        "baseline without SAM, the thick green one the best trial."
-    )
+    shows = f"{study.metric} after each epoch, a line for each trial, the best one thick."
+    if study.baseline:
+        shows += " The dashed orange line is the baseline without SAM."
     if rungs:
         at = ", ".join(map(str, rungs))
         shows += (

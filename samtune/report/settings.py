@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEWEST = 10
 MOST = 1000  # trials that importances are made of
-TREES, FEWER_TREES = 64, 16
+TREES, FEWER_TREES = 64, 8
 MANY = 400  # of which fewer trees say the same, sooner
 MOST_AXES = 12
 MOST_LINES = 160  # more of them hide each other
