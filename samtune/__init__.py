@@ -11,6 +11,7 @@ The map, in the order worth reading:
   speaks against an answer; what repeated runs allow one to say.
 - `samtune.tuning`: how Ray Tune and Optuna drive the loop.
 - `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.
+- `samtune.report`: a study as one page.
 
 Importing samtune is fast: torch and ray are loaded by the name that needs them, on first use.
 """

@@ -20,11 +20,17 @@ RHO_ALONE = ("  optimizer.lr: {float: [0.01, 0.5], log: true}\n", "")
 
 @dataclass(frozen=True)
 class Run:
-    """One trial: its settings, its validation accuracies epoch by epoch, and how it ended."""
+    """One trial: its settings, its validation accuracies epoch by epoch, and how it ended.
+
+    Attributes:
+        start_ms: when its first epoch of 100 ms began.
+    """
 
     values: dict[str, Any]
     curve: Sequence[float]
     state: EndState = "finished"
+    start_ms: int = 0
+    reason: str = ""
 
 
 def write_study(
@@ -42,7 +48,7 @@ def write_study(
         journal = Journal(trial.journal)
         for epoch, accuracy in enumerate(run.curve, 1):
             metrics = {"train_loss": 1.0, "val_loss": 2 - accuracy, "val_accuracy": accuracy}
-            journal.append(Entry(1, 1, epoch, metrics, 0.1, 0, "state", "0"))
+            journal.append(Entry(1, 1, epoch, metrics, 0.1, run.start_ms + 100 * epoch, "s", "0"))
         late = run.state not in ("finished", "stopped")
-        trial.end(Outcome(run.state, len(run.curve) + late))
+        trial.end(Outcome(run.state, len(run.curve) + late, run.reason))
     return Study(folder, config)

@@ -91,7 +91,7 @@ def audit(study: Study) -> Audit | None:
     told = [
         RungAudit(
             epoch,
-            _rank_correlation(scores[:, epoch - 1], scores[:, -1]),
+            rank_correlation(scores[:, epoch - 1], scores[:, -1]),
             _regret(scores, [epoch], factor),
             epoch in rungs,
         )
@@ -106,7 +106,8 @@ def audit(study: Study) -> Audit | None:
     return Audit(len(sample), told, regret, right, sentence)
 
 
-def _rank_correlation(there: Matrix, end: Matrix) -> float | None:
+def rank_correlation(there: Matrix, end: Matrix) -> float | None:
+    """Spearman's, of the scores at an epoch with those at the end; None if all are equal."""
     from scipy.stats import ConstantInputWarning, spearmanr
 
     with warnings.catch_warnings():

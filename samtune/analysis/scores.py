@@ -10,14 +10,19 @@ no score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from samtune.config.schema import counts_by
 from samtune.study import Study, Trial
 
+T = TypeVar("T")
+
 FEWEST_FINISHED = 2
+MOST = 400  # trials a surface is made of; its cost grows with their third power
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,29 @@ def scored(study: Study) -> list[Scored]:
     """Every sampled trial that finished or was stopped, with its score; in order."""
     sampled = [t for t in study.trials if not t.is_baseline and t.epochs]
     finished = [t for t in sampled if t.state == "finished"]
+    gains: dict[int, tuple[float, float]] = {}  # by epoch: mean, and variance of one more
     found = []
     for trial in sampled:
         if trial.state == "finished":
             found.append(Scored(trial, value_at(trial, len(trial.epochs)), 0.0))
         elif trial.state == "stopped" and len(finished) >= FEWEST_FINISHED:
             epoch = len(trial.epochs)
-            gains = [value_at(f, len(f.epochs)) - value_at(f, epoch) for f in finished]
-            mean, spread = float(np.mean(gains)), float(np.var(gains, ddof=1))
-            # Of one more gain, seen from the mean of so many.
-            variance = spread * (1 + 1 / len(gains))
+            if epoch not in gains:
+                gains[epoch] = _gains(finished, epoch)
+            mean, variance = gains[epoch]
             found.append(Scored(trial, value_at(trial, epoch) + mean, variance))
     return found
+
+
+def _gains(finished: Sequence[Trial], epoch: int) -> tuple[float, float]:
+    """What they gained from an epoch to their end: the mean, and the variance of one more gain."""
+    gains = [value_at(f, len(f.epochs)) - value_at(f, epoch) for f in finished]
+    return float(np.mean(gains)), float(np.var(gains, ddof=1)) * (1 + 1 / len(gains))
+
+
+def thinned(found: Sequence[T], most: int = MOST) -> list[T]:
+    """At most so many of them, evenly spread."""
+    return [found[i * len(found) // most] for i in range(most)] if len(found) > most else [*found]
 
 
 def value_at(trial: Trial, epoch: int) -> float:

@@ -34,21 +34,24 @@ class Surface:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+        from threadpoolctl import threadpool_limits
 
+        self.scores, self.variances = scores, variances
         values = np.array(scores)
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
         # Without a column there is nothing but a level and noise.
         signal = ConstantKernel(1.0, (1e-2, 1e2))
         if columns.shape[1]:
             signal = signal * Matern([1.0] * columns.shape[1], LENGTHS, nu=2.5)
-        self._columns = columns if columns.shape[1] else np.zeros((len(columns), 1))
+        self.columns = columns if columns.shape[1] else np.zeros((len(columns), 1))
         self._process = GaussianProcessRegressor(
             signal + WhiteKernel(0.1, (1e-4, 2.0)),
             alpha=np.array(variances) / self._scale**2 + 1e-10,
         )
-        with warnings.catch_warnings():
+        # Matrices this small gain nothing by threads, which wait for each other on a busy machine.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at the end of its range
-            self._process.fit(self._columns, (values - self._mean) / self._scale)
+            self._process.fit(self.columns, (values - self._mean) / self._scale)
 
     @property
     def log_likelihood(self) -> float:
@@ -81,9 +84,7 @@ class Surface:
         return float(differences.max() * self._scale)
 
 
-def p_without(
-    columns: Matrix, scores: Sequence[float], variances: Sequence[float], left_out: Sequence[int]
-) -> float:
+def p_without(whole: Surface, left_out: Sequence[int]) -> float:
     """How probable scores are that depend this much on some columns, if they do not depend on them.
 
     The likelihood-ratio test against the surface that does not know the columns. A length's end
@@ -92,7 +93,7 @@ def p_without(
     """
     from scipy.stats import chi2
 
-    whole = Surface(columns, scores, variances).log_likelihood
-    rest = Surface(np.delete(columns, left_out, axis=1), scores, variances).log_likelihood
-    ratio = 2 * (whole - rest)
+    columns = np.delete(whole.columns, left_out, axis=1)
+    rest = Surface(columns, whole.scores, whole.variances)
+    ratio = 2 * (whole.log_likelihood - rest.log_likelihood)
     return float(0.5 * chi2.sf(ratio, len(left_out))) if ratio > 0 else 1.0

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from samtune.analysis.axes import axes_of, matrix, place
-from samtune.analysis.scores import scored
+from samtune.analysis.scores import scored, thinned
 from samtune.analysis.surface import Surface
 from samtune.config.space import FloatRange, IntRange
 from samtune.study import Study, Trial
@@ -103,7 +103,7 @@ def _without_effect(study: Study) -> list[str]:
     can be seen is not enough: its upper bound at 95 % must be below a fiftieth of what the scores
     differ by.
     """
-    used = scored(study)
+    used = thinned(scored(study))
     axes = axes_of(study.config)
     if len(used) < TRIALS_PER_SETTING * sum(axis.width for axis in axes) or len(axes) < 2:
         return []

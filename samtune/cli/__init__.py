@@ -18,6 +18,7 @@ from samtune.cli import (
     list_,
     logs,
     registry_view,
+    report,
     resume,
     run,
     show,
@@ -43,6 +44,8 @@ app.command("train")(train.train)
 app.command("list")(list_.list_)
 app.command("show")(show.show)
 app.command("logs")(logs.logs)
+app.command("report")(report.report)
+app.command("plot")(report.plot)
 app.command("export")(export.export)
 app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)

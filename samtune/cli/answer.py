@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from samtune.analysis import audit, response, warnings_of
-from samtune.cli.console import describe, metric, table
+from samtune.cli.console import table
 from samtune.study import Study
+from samtune.words import describe, metric
 
 
 def print_response(console: Console, study: Study) -> None:

@@ -1,18 +1,18 @@
-"""How numbers, values and tables look."""
+"""How tables and lines look on a terminal; `samtune.words` has how numbers and values do."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from samtune.config.space import short_names
 from samtune.errors import SamtuneError
 from samtune.study.damage import Damage
+from samtune.words import metric, short_duration
 
 
 def new_console(*, silent: bool = False) -> Console:
@@ -34,63 +34,11 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def number(value: Any) -> str:
-    """Four significant digits, as short as they come."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.4g}"
-
-
-def metric(value: float | None) -> str:
-    """A metric with four decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """Sampled values in one line: `rho 0.47, width_factor 2`."""
-    names = short_names(values)
-    return ", ".join(f"{names[path]} {number(value)}" for path, value in values.items())
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    number, unit = _three_digits(count, ("B", "kB", "MB", "GB", "TB"))
-    return f"{number} {unit}"
-
-
-def big(count: float) -> str:
-    """A count for people: 36.5M."""
-    return "".join(_three_digits(count, ("", "k", "M", "G", "T")))
-
-
-def _three_digits(count: float, units: Sequence[str]) -> tuple[str, str]:
-    for unit in units:
-        if count < 999.5 or unit == units[-1]:
-            break
-        count /= 1000
-    return (f"{count:.3g}" if count < 999.5 else f"{count:.0f}"), unit
-
-
 def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float], seconds: float) -> str:
     """`epoch 3/20 train_loss 0.4321 val_accuracy 0.9012 (0.31 s)`."""
     shown = {k: v for k, v in metrics.items() if k.startswith(("train_", "val_"))}
     values = " ".join(f"{name} {metric(value)}" for name, value in shown.items())
     return f"epoch {epoch}/{epochs} {values} ({short_duration(seconds)})"
-
-
-def short_duration(seconds: float) -> str:
-    """As `duration`, but with two digits below ten seconds: `0.31 s`."""
-    return f"{seconds:.2g} s" if seconds < 9.95 else duration(seconds)
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def seconds_of(text: str) -> float:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from samtune.cli.console import big, new_console
+from samtune.cli.console import new_console
 from samtune.cli.options import Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
+from samtune.words import big
 
 
 def export(

@@ -6,11 +6,12 @@ import json
 import time
 from typing import Any
 
-from samtune.cli.console import describe, epoch_line, metric
+from samtune.cli.console import epoch_line
 from samtune.cli.progress import Progress
 from samtune.config.schema import StudyConfig
 from samtune.study import Study
 from samtune.study.trial_folder import Outcome
+from samtune.words import describe, metric
 
 LONGEST_SILENCE_S = 600.0
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from samtune.cli.console import metric, new_console, print_json, table
+from samtune.cli.console import new_console, print_json, table
 from samtune.cli.options import AsJson, Storage
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study, study_names
+from samtune.words import metric
 
 
 def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:

@@ -16,11 +16,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from samtune.cli.console import describe, duration, metric, table
+from samtune.cli.console import table
 from samtune.cli.progress import STOPPING, Progress
 from samtune.config.schema import StudyConfig
 from samtune.study import Study
 from samtune.study.trial_folder import Outcome
+from samtune.words import describe, duration, metric
 
 MOST_SHOWN = 16
 SPARK = "▁▂▃▄▅▆▇█"

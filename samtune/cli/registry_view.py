@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.cli.console import new_console, number, print_json, table
+from samtune.cli.console import new_console, print_json, table
 from samtune.cli.options import AsJson, Plugins
 from samtune.registry import DATASETS, MODELS, Entry, Family, Registry, load_plugins
+from samtune.words import number
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one's parameters.")]
 

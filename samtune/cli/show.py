@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from samtune.analysis import audit, response, warnings_of
 from samtune.cli.answer import print_audit, print_response, print_warnings
-from samtune.cli.console import (
-    describe,
-    metric,
-    new_console,
-    number,
-    print_damage,
-    print_json,
-    table,
-)
+from samtune.cli.console import new_console, print_damage, print_json, table
 from samtune.cli.options import AsJson, Storage, StudyName
-from samtune.errors import SamtuneError
-from samtune.files import read_json
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
-from samtune.study.manifest import CONFIRM_FILE
+from samtune.words import describe, metric, number
 
 
 def show(
@@ -83,30 +72,15 @@ def _print_study(study: Study) -> None:
     print_audit(console, study)
     print_warnings(console, study)
     print_damage(console, study.damage)
-    for name, verdict in confirmations(study).items():
+    for name, verdict in _verdicts(study).items():
         console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
 
 
-def confirmations(study: Study) -> dict[str, str]:
+def _verdicts(study: Study) -> dict[str, str]:
     """The verdict of each confirmation that has read the test split for this study, by its name."""
-    names = [reading.confirmation for reading in study.folder.manifest.test_readings]
-    confirm = study.config.confirm
-    searched = confirm.study if confirm else study.name
-    found = {}
-    for name in dict.fromkeys([*names, *([study.name] if confirm else [])]):
-        with contextlib.suppress(SamtuneError):
-            told = read_json(study.folder.root.parent / name / CONFIRM_FILE, _Told)
-            if told and told.study == searched:
-                found[name] = told.verdict
-    return found
+    from samtune.analysis.confirmations import confirmations  # loads scipy
 
-
-@dataclass(frozen=True)
-class _Told:
-    """What is shown of a `confirm.json`."""
-
-    study: str
-    verdict: str
+    return {name: found.verdict for name, found in confirmations(study).items()}
 
 
 def _print_trial(trial: Trial) -> None:
@@ -145,7 +119,7 @@ def study_json(study: Study) -> dict[str, Any]:
         "warnings": [asdict(warning) for warning in warnings_of(study)],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
-        "confirmations": confirmations(study),
+        "confirmations": _verdicts(study),
     }
 
 

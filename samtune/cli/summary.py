@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from samtune.cli.answer import print_audit, print_response, print_warnings
-from samtune.cli.console import big, describe, duration, metric, size, table
+from samtune.cli.console import table
 from samtune.config.schema import StudyConfig
-from samtune.config.space import FloatRange, IntRange
+from samtune.config.space import in_words
 from samtune.preflight import Preview, warnings_of
 from samtune.study import Study, Trial
 from samtune.training.selfcheck import Finding
+from samtune.words import big, describe, duration, metric, size
 
 
 def print_preview(console: Console, preview: Preview) -> None:
@@ -116,24 +117,6 @@ def _print_failures(console: Console, study: Study) -> None:
     if by_reason:
         again = study.folder.command("resume", "--retry-failed")
         console.print(f"  try them again with {again}", soft_wrap=True)
-
-
-def in_words(distribution: object) -> str:
-    """A distribution as one reads it."""
-    match distribution:
-        case FloatRange(bounds=(low, high), step=step, log=log):
-            text = f"{low:g} to {high:g}"
-        case IntRange(bounds=(low, high), step=step, log=log):
-            text = f"{low} to {high}"
-        case _:
-            choices = getattr(distribution, "choice", [])
-            step, log, text = None, False, ", ".join(str(c) for c in choices)
-    text += ", log scale" if log else ""
-    text += f", in steps of {step:g}" if step else ""
-    when = getattr(distribution, "when", None)
-    if when:
-        text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
-    return text
 
 
 def _print_ranking(console: Console, study: Study) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -159,11 +159,19 @@ DISTRIBUTIONS: dict[str, type[FloatRange] | type[IntRange] | type[Choice]] = {
 }
 
 
-def short_names(paths: Iterable[str]) -> dict[str, str]:
-    """Paths by their last part, where that tells them apart: `rho` for `sam.rho`."""
-    paths = list(paths)
-    last = [path.rpartition(".")[2] for path in paths]
-    return {
-        path: short if last.count(short) == 1 else path
-        for path, short in zip(paths, last, strict=True)
-    }
+def in_words(distribution: object) -> str:
+    """A distribution as one reads it."""
+    match distribution:
+        case FloatRange(bounds=(low, high), step=step, log=log):
+            text = f"{low:g} to {high:g}"
+        case IntRange(bounds=(low, high), step=step, log=log):
+            text = f"{low} to {high}"
+        case _:
+            choices = getattr(distribution, "choice", [])
+            step, log, text = None, False, ", ".join(str(c) for c in choices)
+    text += ", log scale" if log else ""
+    text += f", in steps of {step:g}" if step else ""
+    when = getattr(distribution, "when", None)
+    if when:
+        text += " when " + " and ".join(f"{path} is {value}" for path, value in when.items())
+    return text

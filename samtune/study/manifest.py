@@ -11,6 +11,7 @@ from samtune.study.driver import Driver
 
 SCHEMA = 2
 CONFIRM_FILE = "confirm.json"  # what a confirmation has found
+REPORT_FILE = "report.html"  # what `samtune report` writes
 
 
 @dataclass(frozen=True)

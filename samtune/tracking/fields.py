@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from samtune.config.space import short_names
 from samtune.study.journal import Entry
 from samtune.study.study import Trial
 from samtune.tracking.redaction import redacted
+from samtune.words import short_names
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param

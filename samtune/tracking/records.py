@@ -52,7 +52,8 @@ class Shipped:
     Attributes:
         uri: which MLflow, without a password.
         parent: the study's own run.
-        study_file, confirmation: the digests of the study file and `confirm.json` it has.
+        study_file, confirmation, page: the digests of the study file, `confirm.json` and
+            `report.html` it has.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
         notes: what to tell the user once the study ends.
@@ -62,6 +63,7 @@ class Shipped:
     parent: ShippedRun = field(default_factory=ShippedRun)
     study_file: str = ""
     confirmation: str = ""
+    page: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None
     trials: dict[str, ShippedRun] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Shipped:
             self.trials[key].reset()
         else:
             self.parent.reset()
-            self.summary, self.study_file, self.confirmation = None, "", ""
+            self.summary, self.study_file, self.confirmation, self.page = None, "", "", ""
 
     def try_refused_again(self) -> None:
         """Forgets refusals: MLflow may think otherwise by now."""

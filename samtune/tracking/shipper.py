@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from samtune.errors import SamtuneError
 from samtune.secrets import without_password
 from samtune.study.folder import StudyFolder
+from samtune.study.manifest import REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
@@ -225,6 +226,7 @@ class Shipper:
             self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
             self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
             self._attempt(result, problems, "confirm.json", partial(writer.confirmation, study))
+            self._attempt(result, problems, REPORT_FILE, partial(writer.page, study))
             writer.fresh = False
 
     def _look(self) -> Writer:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
+from samtune.files import sha256_of
 from samtune.secrets import without_password
 from samtune.study.journal import Entry, now_ms
-from samtune.study.manifest import CONFIRM_FILE
+from samtune.study.manifest import CONFIRM_FILE, REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking import fields
 from samtune.tracking.description import description
@@ -165,6 +166,14 @@ class Writer:
         if self.shipped.study_file != digest:
             self.client.log_text(self.shipped.parent.run_id, text, "study.yaml")
             self.shipped.study_file = digest
+
+    def page(self, study: Study) -> None:
+        """The page that `samtune report` has written, if it has."""
+        path = study.folder.root / REPORT_FILE
+        digest = sha256_of(path)  # empty where there is none
+        if digest and self.shipped.page != digest:
+            self.client.log_artifact(self.shipped.parent.run_id, str(path))
+            self.shipped.page = digest
 
     def confirmation(self, study: Study) -> None:
         """What a confirmation found, in its own run: table, verdict, and the gains as metrics."""

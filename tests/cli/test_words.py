@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from samtune.cli.console import big, duration, epoch_line, short_duration, size
+from samtune.cli.console import epoch_line
 from samtune.cli.panel import LivePanel
 from samtune.cli.progress import STOPPING, Progress
 from samtune.config.schema import StudyConfig
@@ -26,6 +26,7 @@ from samtune.preflight import warnings_of
 from samtune.study import StudyFolder
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.signals import Signals
+from samtune.words import big, duration, short_duration, size
 from tests.cli.conftest import append_epoch
 from tests.commands import as_from_a_terminal, samtune_here
 from tests.conftest import TINY

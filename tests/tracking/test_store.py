@@ -182,3 +182,15 @@ def test_a_secret_setting_reaches_neither_parameters_nor_the_study_file(
     assert "https://me:***@host/x" in artifact
     assert "hf_abc" not in artifact
     assert "lr: 0.1" in artifact
+
+
+def test_the_page_of_a_study_is_an_artifact_and_sent_again_once_it_has_changed(
+    folder: StudyFolder, uri: str
+) -> None:
+    page = folder.root / "report.html"
+    tracking.sync(folder)
+    artifacts = runs_of(uri)["study"].info.artifact_uri
+    for text in ("<p>so far</p>", "<p>at the end</p>"):
+        page.write_text(text)
+        tracking.sync(folder)
+        assert mlflow.artifacts.load_text(f"{artifacts}/report.html") == text

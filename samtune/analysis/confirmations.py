@@ -1,0 +1,28 @@
+"""What confirmations have found for a study, read from their folders."""
+
+from __future__ import annotations
+
+import contextlib
+
+from samtune.analysis.confirmed import Confirmed
+from samtune.errors import SamtuneError
+from samtune.files import read_json
+from samtune.study import Study
+from samtune.study.manifest import CONFIRM_FILE
+
+
+def confirmations(study: Study) -> dict[str, Confirmed]:
+    """Each confirmation that has read the test split for this study, by its name.
+
+    One whose file is gone or damaged is left out: it can be made again from its journals.
+    """
+    names = [reading.confirmation for reading in study.folder.manifest.test_readings]
+    confirm = study.config.confirm
+    searched = confirm.study if confirm else study.name
+    found = {}
+    for name in dict.fromkeys([*names, *([study.name] if confirm else [])]):
+        with contextlib.suppress(SamtuneError):
+            told = read_json(study.folder.root.parent / name / CONFIRM_FILE, Confirmed)
+            if told and told.study == searched:
+                found[name] = told
+    return found

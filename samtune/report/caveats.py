@@ -1,0 +1,39 @@
+"""What speaks against the answer, and what went wrong."""
+
+from __future__ import annotations
+
+from samtune.analysis import warnings_of
+from samtune.report.parts import Items, Part, Section, Subject
+
+MOST_REASONS = 20
+
+
+def caveats(subject: Subject) -> Section:
+    """Edges, warnings, failures and damage."""
+    study = subject.study
+    parts: list[Part] = []
+    if found := [warning.sentence for warning in warnings_of(study)]:
+        parts.append(Items(found))
+    elif study.config.confirm:
+        parts.append("Nothing found.")
+    else:
+        parts.append(
+            "Nothing found: no best value at the end of its range, enough trials, no setting "
+            "without effect, a validation split that can show the gain."
+        )
+    by_reason: dict[str, list[str]] = {}
+    for trial in study.failed:
+        reason = trial.outcome.reason if trial.outcome else ""
+        by_reason.setdefault(f"{trial.state}: {reason}", []).append(trial.key)
+    if by_reason:
+        parts.append(f"{len(study.failed)} trials failed:")
+        shown = list(by_reason.items())[:MOST_REASONS]
+        parts.append(Items([f"{_keys(keys)} {reason}" for reason, keys in shown]))
+    if study.damage:
+        parts.append("Damaged files:")
+        parts.append(Items([str(damage) for damage in study.damage]))
+    return Section("caveats", "What speaks against it", parts)
+
+
+def _keys(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
