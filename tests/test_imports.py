@@ -31,7 +31,7 @@ LAYERS = [
 HEAVY = {
     "ray": {"tuning"},
     "optuna": {"tuning"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "export"},
     "sklearn": {"analysis", "data"},
 }
 

@@ -14,9 +14,11 @@ from samtune.cli import (
     check,
     confirm,
     doctor,
+    evaluate,
     export,
     list_,
     logs,
+    predict,
     registry_view,
     resume,
     run,
@@ -44,6 +46,8 @@ app.command("list")(list_.list_)
 app.command("show")(show.show)
 app.command("logs")(logs.logs)
 app.command("export")(export.export)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("models")(registry_view.models)

@@ -51,4 +51,8 @@ TimeBudget = Annotated[
         metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
     ),
 ]
+ExportedFile = Annotated[
+    Path,
+    typer.Argument(metavar="PATH", help="What `samtune export` wrote: a file, or MLflow's folder."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
