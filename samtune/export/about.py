@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from samtune.analysis import response
-from samtune.analysis.response import Response
 from samtune.errors import SamtuneError
 from samtune.files import parse_json
 from samtune.study.study import Study
@@ -105,27 +104,29 @@ class About:
         return json.dumps(self.as_dict())
 
 
-def about(study: Study, trained: TrainedModel) -> About:
-    """What is to be said of a study's trained model."""
+def about(study: str, metric: str, trained: TrainedModel) -> About:
+    """What is to be said of a trained model of this study, which goes by this metric."""
     data = trained.data
     height, width = data.image_size
-    found = response(study)
     return About(
-        study=study.name,
+        study=study,
         trial=trained.trial,
         epoch=trained.epoch,
-        metric=study.metric,
+        metric=metric,
         metrics=trained.metrics,
         model=trained.recipe,
         task=trained.task,
         input=ImageInput(data.in_channels, height, width, [*data.mean], [*data.std]),
         classes=[*data.classes],
         config=trained.config.model_dump(mode="json"),
-        recommendation=_recommendation(found) if found else None,
     )
 
 
-def _recommendation(found: Response) -> dict[str, Any]:
+def recommendation(study: Study) -> dict[str, Any] | None:
+    """What a study says of rho, where it searched rho."""
+    found = response(study)
+    if found is None:
+        return None
     return {
         "rho": found.rho,
         "plateau": list(found.band.plateau) if found.band else None,

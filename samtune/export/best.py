@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from samtune.errors import SamtuneError
-from samtune.export.about import about
+from samtune.export.about import about, recommendation
 from samtune.export.base import ExportedModel, Format
 from samtune.export.comparison import check_same, plain_images
 from samtune.export.evaluation import measure_split
@@ -66,7 +66,8 @@ def export(
         raise SamtuneError(f"study {study.name!r} has no finished epoch yet: nothing to export")
     _check_target(path, kind, overwrite)
     trained = load_trained(trial, study.config.study.resources.cpus)
-    said = about(study, trained)
+    said = about(study.name, study.metric, trained)
+    said = replace(said, recommendation=recommendation(study))
     task = said.build_task()
     model = Preprocessed(trained.model, task, said.input.mean, said.input.std).eval()
 
@@ -99,6 +100,8 @@ def export(
 
 
 def _check_target(path: Path, kind: Format, overwrite: bool) -> None:
+    if kind.is_folder and path.is_dir() and not path.is_symlink():
+        raise SamtuneError(f"folder {path} exists, and none is replaced: remove it or name another")
     if path.is_symlink() or (path.exists() and (kind.is_folder or not path.is_file())):
         raise SamtuneError(f"{path} is no ordinary file, so it is not replaced; name another")
     if path.exists() and not overwrite:

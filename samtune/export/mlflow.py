@@ -23,6 +23,7 @@ from samtune.errors import SamtuneError
 from samtune.export.about import KEY, About, parse_about
 from samtune.export.base import ExportedModel, Format, Predictor, in_short
 from samtune.export.preprocessing import Preprocessed
+from samtune.export.pt2 import traced
 
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
@@ -44,15 +45,19 @@ def save_model(
     pixels are of another range. It runs on the CPU, wherever it is loaded.
 
     Args:
-        example: two images at least, or the batch size would be fixed at one.
+        example: two images at least, or the size of the batch would be fixed at one.
         mlflow_model: what MLflow has begun to write down of it.
+
+    Raises:
+        SamtuneError: the model does not become a graph.
     """
     import mlflow.pytorch
     from mlflow.models import Model
 
     written = mlflow_model or Model()
     mlflow.pytorch.save_model(
-        model.eval(),
+        # MLflow traces it anew, and would let the model fix the size of the batch.
+        traced(model, about).module(),
         str(path),
         mlflow_model=written,
         signature=_signature(model, example),
@@ -71,6 +76,8 @@ def write(path: Path, model: Preprocessed, about: About, example: Tensor) -> Non
     try:
         with _quietly():
             save_model(path, model=model, about=about, example=example)
+    except SamtuneError:
+        raise
     except Exception as error:  # the model's own code, torch's tracing, or MLflow
         raise SamtuneError(
             f"model {about.model['name']} cannot be written for MLflow: {in_short(error)} Take "
