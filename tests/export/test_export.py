@@ -14,6 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from samtune.config.schema import StudyConfig
+from samtune.config.study_file import check_study
+from samtune.config.yaml_reader import parse_yaml
+from samtune.data import Images, load_dataset
 from samtune.errors import SamtuneError
 from samtune.export.base import ExportedModel, Format
 from samtune.export.best import export
@@ -21,6 +24,7 @@ from samtune.export.formats import FORMATS, load_exported
 from samtune.study.folder import StudyFolder
 from samtune.study.single import train_single
 from samtune.study.study import Study
+from tests.conftest import TINY
 from tests.faults.disk import Disk, kill
 from tests.faults.saboteur import Killed
 
@@ -29,12 +33,18 @@ Make = Callable[..., StudyConfig]
 
 @pytest.fixture(scope="module", params=["best", "last"])
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    from samtune.config.study_file import check_study
-    from samtune.config.yaml_reader import parse_yaml
-    from tests.conftest import TINY
-
     text = TINY.replace("study: {", f"study: {{select: {request.param}, ")
-    storage = tmp_path_factory.mktemp("studies")
+    return _trained(text, tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def in_fp32(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Graphs compute in fp32, so what they give is that of a trial that did, too."""
+    text = TINY.replace("epochs: 3", "epochs: 3, precision: fp32")
+    return _trained(text, tmp_path_factory.mktemp("studies"))
+
+
+def _trained(text: str, storage: Path) -> Study:
     list(train_single(check_study(parse_yaml(text, "x"), storage), "single", storage))
     folder = StudyFolder.open(storage, "single")
     return Study(folder, folder.config())
@@ -55,6 +65,42 @@ def test_the_file_gives_the_recorded_metric_to_the_last_digit(
     own = load_exported(str(path)).network.state_dict()
     assert weights.keys() == own.keys()
     assert all(torch.equal(value, own[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_as_people_have_them_give_the_recorded_accuracy(
+    in_fp32: Study, tmp_path: Path, format: str
+) -> None:
+    path = tmp_path / "best"
+    done = export(in_fp32, None, path, format)
+    assert done.measured == done.recorded == in_fp32.trials[0].value
+    assert done.difference < 1e-5
+
+    model = load_exported(path, format)
+    val = load_dataset("digits").val
+    assert isinstance(val, Images)
+    images = val.images.permute(0, 3, 1, 2)
+    for given in (images, images / 255):
+        with torch.no_grad():
+            right = (model(given).argmax(1) == val.targets).double().mean().item()
+        assert right == pytest.approx(done.recorded)
+
+    about = model.about
+    assert (about.study, about.trial, about.metric) == ("single", "t0001", "val_accuracy")
+    assert about.metrics["val_accuracy"] == done.recorded
+    assert about.config == in_fp32.trials[0].config.model_dump(mode="json")
+    assert about.classes == list("0123456789")
+    assert (about.input.in_words, len(about.input.mean)) == ("8x8 grey", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best"]
+
+
+def test_a_folder_is_never_replaced(study: Study, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "MLmodel").write_text("mine")
+    with pytest.raises(SamtuneError, match="mine exists, and none is replaced"):
+        export(study, None, mine, "mlflow", overwrite=True)
+    assert (mine / "MLmodel").read_text() == "mine"
 
 
 def test_an_existing_target_is_replaced_only_when_asked(study: Study, tmp_path: Path) -> None:
