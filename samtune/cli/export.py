@@ -50,7 +50,10 @@ def export(
     elif done.measured == done.recorded:
         found = f"{done.metric} {done.measured!r}, as recorded."
     else:
-        found = f"{done.metric} {done.measured!r}, recorded {done.recorded!r}."
+        found = (
+            f"{done.metric} {done.measured!r}, recorded {done.recorded!r} on the trial's own "
+            "hardware and in its precision."
+        )
     classes = f"classes {', '.join(done.classes)}" if done.classes else "classes without names"
     lines = [
         f"{done.path}: {done.trial}, epoch {done.epoch}, {big(done.parameters)} parameters; "
