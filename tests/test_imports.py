@@ -32,7 +32,7 @@ LAYERS = [
 HEAVY = {
     "ray": {"tuning"},
     "optuna": {"tuning", "report"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "export"},
     "sklearn": {"analysis", "data"},
     "plotly": {"report"},
     "jinja2": {"report"},

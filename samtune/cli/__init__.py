@@ -14,9 +14,11 @@ from samtune.cli import (
     check,
     confirm,
     doctor,
+    evaluate,
     export,
     list_,
     logs,
+    predict,
     registry_view,
     report,
     resume,
@@ -47,6 +49,8 @@ app.command("logs")(logs.logs)
 app.command("report")(report.report)
 app.command("plot")(report.plot)
 app.command("export")(export.export)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("models")(registry_view.models)

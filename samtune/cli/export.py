@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,18 +16,24 @@ from samtune.words import big
 
 def export(
     name: StudyName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write; for mlflow a new folder.")
+    ],
     trial: Annotated[
         str | None, typer.Option(help="Another trial than the best.", show_default=False)
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="pt or safetensors; default is what the file of -o ends in.")
+        str | None,
+        typer.Option(
+            help="pt, safetensors, onnx, pt2 or mlflow; default is what the file of -o ends in.",
+            show_default=False,
+        ),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     plugin: Plugins = None,
 ) -> None:
-    """Export a trial's weights; the file is reloaded and measured before this says done."""
+    """Export a trial's model, normalisation inside; it is reloaded and compared beforehand."""
     from samtune import export as exporting
     from samtune.registry import load_plugins
     from samtune.study import Study, StudyFolder
@@ -37,14 +44,25 @@ def export(
     load_plugins(plugin or [], folder.plugin_folder(plugin or []))
     study = Study(folder, folder.config())
     chosen = study.trial(trial) if trial else None
-    done = exporting.export(study, chosen, output, kind, overwrite=force)
+    done = exporting.export(study, chosen, output, kind.name, overwrite=force)
     console = new_console()
-    console.print(
-        f"{done.path}: {done.trial}, epoch {done.epoch}, {big(done.parameters)} parameters; "
-        f"reloaded, {done.metric} {done.measured!r}, "
-        + ("as recorded." if done.measured == done.recorded else f"recorded {done.recorded!r}.")
-    )
-    if kind == "pt":
-        console.print(f'load:  torch.load("{output}", weights_only=True)["weights"]')
+    if done.measured is None:
+        found = f"{done.metric} needs more than its scores, recorded {done.recorded!r}."
+    elif done.measured == done.recorded:
+        found = f"{done.metric} {done.measured!r}, as recorded."
     else:
-        console.print(f'load:  safetensors.torch.load_file("{output}")')
+        found = (
+            f"{done.metric} {done.measured!r}, recorded {done.recorded!r} on the trial's own "
+            "hardware and in its precision."
+        )
+    classes = f"classes {', '.join(done.classes)}" if done.classes else "classes without names"
+    lines = [
+        f"{done.path}: {done.trial}, epoch {done.epoch}, {big(done.parameters)} parameters; "
+        f"reloaded, outputs within {done.difference:.1g} of the trial's model's, {found}",
+        f"takes:  images of {done.input}, pixels from 0 to 1, not normalised; {classes}",
+        f"load:   {kind.load.format(path=output)}",
+        f"try:    samtune evaluate {shlex.quote(str(output))}; "
+        f"samtune predict {shlex.quote(str(output))} IMAGE",
+    ]
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

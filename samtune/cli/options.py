@@ -62,4 +62,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print the summary alone.")
 JsonEvents = Annotated[
     bool, typer.Option("--json-events", help="Print every event as a line of JSON, and no more.")
 ]
+ExportedFile = Annotated[
+    Path,
+    typer.Argument(metavar="PATH", help="What `samtune export` wrote: a file, or MLflow's folder."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]

@@ -88,6 +88,7 @@ def carvana(
             random_resized_crop=random_resized_crop,
             color_jitter=color_jitter,
         ),
+        classes=("car",),
     )
 
 

@@ -13,6 +13,19 @@ from samtune.data.downloads import classification_splits, open_files
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import Share, Size, register_dataset
 
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100 = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house
+    kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+    mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+    plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
+    shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+    tank telephone television tiger tractor train trout tulip turtle wardrobe whale
+    willow_tree wolf woman worm
+"""
+
 
 @register_dataset("cifar10")
 def cifar10(
@@ -54,7 +67,7 @@ def cifar10(
         "cifar10",
         root,
         download,
-        num_classes=10,
+        classes=CIFAR10.split(),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         augmentation=Augmentation(
@@ -112,7 +125,7 @@ def cifar100(
         "cifar100",
         root,
         download,
-        num_classes=100,
+        classes=CIFAR100.split(),
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         augmentation=Augmentation(

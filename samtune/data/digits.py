@@ -12,6 +12,7 @@ from samtune.data.splits import DataSplits, Images, stratified_split, with_label
 from samtune.registry import Share, Size, register_dataset
 
 SIZES = (1200, 297, 300)  # train, val, test
+DIGITS = tuple("0123456789")
 
 
 @register_dataset("digits")
@@ -60,4 +61,5 @@ def digits(
             randaugment_ops=randaugment_ops,
             randaugment_magnitude=randaugment_magnitude,
         ),
+        classes=DIGITS,
     )

@@ -72,6 +72,7 @@ def digits_segmentation(
             random_resized_crop=random_resized_crop,
             color_jitter=color_jitter,
         ),
+        classes=("digit",),
     )
 
 

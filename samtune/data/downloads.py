@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ VAL_IMAGES = 5000
 def classification_splits(
     read: Callable[[bool], Images],
     *,
-    num_classes: int,
+    classes: Sequence[str],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     augmentation: Augmentation,
@@ -30,7 +30,9 @@ def classification_splits(
 
     Args:
         read: the images of the training files (true) or of the test files (false).
+        classes: their names, in order.
     """
+    num_classes = len(classes)
     everything = read(True)
     sizes = (len(everything) - VAL_IMAGES, VAL_IMAGES)
     if sizes[0] <= 0:  # a shortened copy, as for tests: keep the usual share
@@ -45,6 +47,7 @@ def classification_splits(
         mean=mean,
         std=std,
         augmentation=augmentation,
+        classes=classes,
     )
 
 

@@ -33,6 +33,7 @@ def folder_splits(
     mean: Sequence[float],
     std: Sequence[float],
     augmentation: Augmentation,
+    classes: Sequence[str] = (),
 ) -> DataSplits:
     """Splits from folders; those without one are cut from the training files.
 
@@ -62,6 +63,7 @@ def folder_splits(
         mean=mean,
         std=std,
         augmentation=augmentation,
+        classes=classes,
     )
 
 

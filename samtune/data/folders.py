@@ -122,6 +122,7 @@ def image_folder(
             randaugment_ops=randaugment_ops,
             randaugment_magnitude=randaugment_magnitude,
         ),
+        classes=classes,
     )
 
 

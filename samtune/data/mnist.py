@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from samtune.data.augmentation import Augmentation, CropArea, Magnitude, Padding, Strength
+from samtune.data.digits import DIGITS
 from samtune.data.downloads import classification_splits, open_files
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import Share, Size, register_dataset
+
+CLOTHES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 @register_dataset("mnist")
@@ -48,6 +62,7 @@ def mnist(
         "mnist",
         root,
         download,
+        classes=DIGITS,
         mean=(0.1307,),
         std=(0.3081,),
         augmentation=Augmentation(
@@ -103,6 +118,7 @@ def fashion_mnist(
         "fashion_mnist",
         root,
         download,
+        classes=CLOTHES,
         mean=(0.2860,),
         std=(0.3530,),
         augmentation=Augmentation(
@@ -127,4 +143,4 @@ def _mnist(
         files = open_files(source, name, root, download=download, train=train)
         return Images(files.data[..., None], files.targets.long())
 
-    return classification_splits(read, num_classes=10, **settings)
+    return classification_splits(read, **settings)

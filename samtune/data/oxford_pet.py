@@ -91,4 +91,5 @@ def oxford_pet(
             random_resized_crop=random_resized_crop,
             color_jitter=color_jitter,
         ),
+        classes=("animal", "background", "border"),
     )

@@ -111,6 +111,7 @@ class DataSplits:
         open_test: reads the test split; `load_dataset` locks it (`samtune.data.lock`).
         mean, std: per channel, of pixel values in [0, 1].
         augmentation: what is done to training batches.
+        classes: their names in order; empty where the data set knows none.
     """
 
     task: str
@@ -121,6 +122,11 @@ class DataSplits:
     mean: Sequence[float]
     std: Sequence[float]
     augmentation: Augmentation = NO_AUGMENTATION
+    classes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.classes) not in (0, self.num_classes):
+            raise ValueError(f"{self.num_classes} classes but {len(self.classes)} names of classes")
 
     @property
     def in_channels(self) -> int:

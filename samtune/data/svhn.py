@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from samtune.data.augmentation import Augmentation, CropArea, Magnitude, Padding, Strength
+from samtune.data.digits import DIGITS
 from samtune.data.downloads import classification_splits, open_files
 from samtune.data.splits import DataSplits, Images
 from samtune.registry import Share, Size, register_dataset
@@ -53,7 +54,7 @@ def svhn(
 
     return classification_splits(
         read,
-        num_classes=10,
+        classes=DIGITS,
         mean=(0.4377, 0.4438, 0.4728),
         std=(0.1980, 0.2010, 0.1970),
         augmentation=Augmentation(

@@ -140,7 +140,8 @@ class PrimaryCapsules(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) to (B, capsules * places, 8)."""
         x = self.capsules(F.relu(self.conv(images), inplace=True))
-        squashed: Tensor = self.squash(x.reshape(len(x), PRIMARY_SIZE, -1).transpose(1, 2))
+        # Not `len(x)`, which would fix the size of the batch in an exported graph.
+        squashed: Tensor = self.squash(x.reshape(x.shape[0], PRIMARY_SIZE, -1).transpose(1, 2))
         return squashed
 
 

@@ -13,6 +13,7 @@ from samtune.config.schema import TrialConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.models import architecture_alone
+from samtune.registry import MODELS
 from samtune.study.journal import Entry
 from samtune.study.study import Trial
 from samtune.training.checkpoint import load_into, load_state, load_weights
@@ -43,6 +44,11 @@ class TrainedModel:
     device: str
     precision: Precision | None
     threads: int
+
+    @property
+    def task(self) -> str:
+        """What the model's outputs mean."""
+        return MODELS[self.config.model.name].task or self.data.task
 
     def evaluate(self) -> dict[str, float]:
         """The metrics on the validation split, computed anew as in training."""

@@ -48,3 +48,15 @@ class Task(Protocol):
     def meter(self) -> Meter:
         """An empty meter."""
         ...
+
+    def scores(self, outputs: Any) -> Tensor:
+        """A number for each class of each image, or of each pixel: what an exported model gives."""
+        ...
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """How sure the scores are of each class, from 0 to 1."""
+        ...
+
+    def score_meter(self) -> Meter:
+        """An empty meter of scores: the metrics that they suffice for."""
+        ...

@@ -74,6 +74,33 @@ class Capsule:
         """An empty meter."""
         return CapsuleMeter(self)
 
+    def scores(self, outputs: Outputs) -> Tensor:
+        """The lengths (B, K) of the capsules."""
+        return lengths(outputs[0])
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """The lengths as they are: each says how surely its class is there, whatever the others."""
+        return scores
+
+    def score_meter(self) -> LengthMeter:
+        """An empty meter of accuracies: loss and reconstruction need the capsules themselves."""
+        return LengthMeter()
+
+
+class LengthMeter:
+    """The share of right answers, of the lengths alone."""
+
+    def __init__(self) -> None:
+        self._right = Hits()
+
+    def update(self, outputs: Tensor, inputs: Tensor, targets: Tensor) -> None:
+        """Takes lengths (B, K) and classes (B,)."""
+        self._right.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        """Means over all images."""
+        return self._right.compute()
+
 
 class CapsuleMeter:
     """The task's own loss, the share of right answers, the mean squared error of a pixel."""

@@ -43,6 +43,18 @@ class Classification:
         """An empty meter."""
         return ClassificationMeter()
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        """The logits (B, K)."""
+        return outputs
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Their softmax (B, K)."""
+        return scores.softmax(1)
+
+    def score_meter(self) -> ClassificationMeter:
+        """An empty meter: logits suffice for all metrics."""
+        return self.meter()
+
 
 class ClassificationMeter:
     """Cross entropy without smoothing, and the share of right answers."""

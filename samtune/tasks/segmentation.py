@@ -52,6 +52,18 @@ class Segmentation:
             raise ValueError("segmentation is measured class by class: num_classes is required")
         return SegmentationMeter(self, self._num_classes)
 
+    def scores(self, outputs: Tensor) -> Tensor:
+        """The logits (B, K, H', W')."""
+        return outputs
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(B, K, H', W'): their sigmoid where foreground is the only class, else their softmax."""
+        return scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
+
+    def score_meter(self) -> SegmentationMeter:
+        """An empty meter: logits suffice for all metrics."""
+        return self.meter()
+
 
 class SegmentationMeter:
     """Dice, intersection over union and pixel accuracy over all pixels of all images.

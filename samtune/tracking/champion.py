@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samtune.study.study import Trial
@@ -71,35 +71,31 @@ def _registered(client: MlflowClient, name: str, tags: dict[str, str]) -> str | 
 
 
 def _log(best: Trial, run_id: str, name: str, tags: dict[str, str]) -> str:
-    import mlflow.pytorch
-    import torch
     from mlflow.models import Model
 
+    from samtune.export import mlflow as flavor
+    from samtune.export.about import about
+    from samtune.export.comparison import plain_images
+    from samtune.export.preprocessing import Preprocessed
     from samtune.study.weights import load_trained
 
     trained = load_trained(best)
-    images, _ = next(iter(trained.data.val_batches(2, torch.device("cpu")).in_order()))
+    said = about(name, best.metric, trained)
+    said = replace(said, model=redacted(said.model), config=redacted(said.config))
+    task = said.build_task()
     with sent_once():
         # Not inside `mlflow.start_run`, which would end the run anew: FINISHED, or FAILED where
         # the model cannot be logged.
         logged = Model.log(
             artifact_path=None,
             name="model",
-            flavor=mlflow.pytorch,
+            flavor=flavor,
             run_id=run_id,
-            pytorch_model=trained.model,
-            # Two images: an example of one would fix the batch size at one.
-            input_example=images.contiguous().numpy(),
+            # The model of `samtune export --format mlflow`, which takes images as they are.
+            model=Preprocessed(trained.model, task, said.input.mean, said.input.std),
+            about=said,
+            example=plain_images(trained.data, 2),
             registered_model_name=name,
-            pip_requirements=_requirements(),
-            metadata={"samtune": json.dumps(redacted(trained.recipe))},
             tags=tags,
-            serialization_format="pt2",  # no pickle
         )
     return str(logged.registered_model_version)
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    return [f"torch=={version('torch')}", f"numpy=={version('numpy')}"]

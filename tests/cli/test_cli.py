@@ -10,7 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from samtune.cli import app
@@ -278,6 +280,30 @@ def test_export_says_what_was_measured(workplace: Path) -> None:
     assert (workplace / "model.pt").exists()
 
 
+def test_an_exported_model_is_measured_and_names_images(workplace: Path) -> None:
+    assert samtune_here("export", "tiny-train", "-o", "own.safetensors", cwd=workplace).stderr == ""
+    shown = samtune_here("evaluate", "own.safetensors", cwd=workplace)
+    assert "wide_resnet, tiny-train t0001; val of digits, 297 images" in shown.stdout, shown.stderr
+    told = samtune_here("evaluate", "own.safetensors", "--json", cwd=workplace)
+    measured = json.loads(told.stdout)
+    assert (measured["where"], measured["images"], measured["trained_on"]) == ("val", 297, False)
+    recorded = measured["recorded"]
+    assert measured["metrics"] == pytest.approx(recorded, abs=0.01)  # recorded in bf16, perhaps
+    train = samtune_here("evaluate", "own.safetensors", "--split", "train", cwd=workplace)
+    assert "The model was trained on these images" in train.stdout
+
+    (workplace / "own/7").mkdir(parents=True)
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(workplace / "own/7/grey.png")
+    named = samtune_here("predict", "own.safetensors", "own/7/grey.png", cwd=workplace)
+    assert "images are resized to 8x8 grey" in named.stdout, named.stderr
+    answer = samtune_here("predict", "own.safetensors", "own/7/grey.png", "--json", cwd=workplace)
+    (one,) = json.loads(answer.stdout)
+    assert sum(one["probabilities"].values()) == pytest.approx(1)
+    assert f"own/7/grey.png: {one['class']} 0." in named.stdout
+    folder = samtune_here("evaluate", "own.safetensors", "--images", "own", cwd=workplace)
+    assert f"accuracy       {float(one['class'] == '7'):.4f}" in folder.stdout
+
+
 def test_the_registries_are_shown_and_parse(workplace: Path) -> None:
     models = {
         m["name"]: m for m in json.loads(samtune_here("models", "--json", cwd=workplace).stdout)
@@ -364,6 +390,11 @@ def test_plugins_are_found_in_the_current_folder(
         (["resume", "tiny-train", "--trials", "20"], "--trials 20: write how many to add"),
         (["export", "tiny-train", "-o", "model"], "which format is model?"),
         (["export", "tiny-train", "-o", "nowhere/model.pt"], "in an existing folder"),
+        (["export", "tiny-train", "-o", "m", "--format", "onx"], "which format is onx?"),
+        (["evaluate", "no.onnx"], "no.onnx cannot be read: No such file"),
+        (["evaluate", "tiny.yaml"], "which format is tiny.yaml?"),
+        (["evaluate", "x.pt", "--images", ".", "--split", "train"], "leave out --split"),
+        (["predict", "no.pt", "tiny.yaml"], "no.pt cannot be read: No such file"),
         (["run", "tiny.yaml", "--dry-run", "--storage", "/proc/x"], "/proc/x cannot be written"),
         (["run", "tiny.yaml", "--dry-run", "--storage", "tiny.yaml/x"], "x cannot be written"),
         (["run", "tiny.yaml", "--dry-run", "--storage", "x" * 300], "File name too long"),

@@ -79,6 +79,7 @@ def test_splits_are_what_they_are_said_to_be(name: str, load: Load) -> None:
     assert len(data.mean) == len(data.std) == data.in_channels
     assert all(0 < mean < 1 for mean in data.mean)
     assert all(0 < std <= 0.5 for std in data.std)  # no deviation in [0, 1] is larger
+    assert len(set(data.classes)) in (0, data.num_classes)
     for split in (data.train, data.val, data.open_test()):
         assert len(split) > 0
         assert split.size == data.image_size

@@ -36,7 +36,7 @@ def splits(count: int, label_noise: float = 0.0, split_seed: int = 0, opened: An
 
     return classification_splits(
         read,
-        num_classes=10,
+        classes=[str(i) for i in range(10)],
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
         augmentation=AUGMENTATION,

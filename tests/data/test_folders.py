@@ -39,7 +39,7 @@ def contents(*splits: Split) -> list[bytes]:
 def test_the_classes_are_the_folders_in_alphabetical_order(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "train", {"bee": 4, "ant": 3, "cat": 5})
     data = classified(tmp_path, held_out=0.1)
-    assert data.num_classes == 3
+    assert (data.num_classes, data.classes) == (3, ["ant", "bee", "cat"])
     everything = [data.train, data.val, data.open_test()]
     assert [len(split) for split in everything] == [10, 1, 1]
     assert torch.bincount(torch.cat([s.targets for s in everything])).tolist() == [3, 4, 5]

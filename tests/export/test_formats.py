@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from safetensors.torch import save
 from torch import nn
 
 from samtune.errors import SamtuneError
-from samtune.export.formats import load_exported, packed
+from samtune.export.formats import load_exported
 from samtune.models import build_model, model_names
 from samtune.registry import register_model
+from tests.export.written import said, write
 
 RECIPE = {
     "name": "resnet",
@@ -38,7 +40,8 @@ def small() -> nn.Module:
 
 
 def exported(format: Any, recipe: Any = RECIPE) -> bytes:
-    return packed(small(), {"model": recipe}, format)
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder, "file"), small(), said(recipe), format).read_bytes()
 
 
 def refused(path: Path, content: bytes, message: str = "is no file of `samtune export`") -> None:
@@ -50,7 +53,7 @@ def refused(path: Path, content: bytes, message: str = "is no file of `samtune e
 def whole_or_refused(path: Path) -> None:
     said = ""
     try:
-        found = load_exported(path).state_dict().keys()
+        found = load_exported(path).network.state_dict().keys()
     except SamtuneError as error:
         said = str(error)
     assert str(path) in said or found == small().state_dict().keys()
@@ -98,7 +101,7 @@ class Malicious:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_pickle_is_not_run(tmp_path: Path, zipped: bool) -> None:
     marker, content = tmp_path / "ran", io.BytesIO()
-    about = {"weights": small().state_dict(), "model": RECIPE, "more": Malicious(marker)}
+    about = {**said(RECIPE).as_dict(), "weights": small().state_dict(), "more": Malicious(marker)}
     torch.save(about, content, _use_new_zipfile_serialization=zipped)
     torch.load(io.BytesIO(content.getvalue()), weights_only=False)
     assert marker.exists()  # the pickle is a live one
@@ -167,7 +170,7 @@ def test_any_value_in_a_recipe_is_refused_or_is_the_files_own(
 ) -> None:
     path = tmp_path / "any.safetensors"
     for change in ({key: recipe}, {"name": name, key: 1}):
-        about = {"samtune": json.dumps({"model": {**RECIPE, **change}})}
+        about = {"samtune": json.dumps({**said({**RECIPE, **change}).as_dict()})}
         path.write_bytes(save(small().state_dict(), about))
         whole_or_refused(path)  # another image size is whole: a ResNet does not mind
 
@@ -176,7 +179,7 @@ def test_any_value_in_a_recipe_is_refused_or_is_the_files_own(
 def test_weights_that_are_no_tensors_are_refused(tmp_path: Path, value: Any) -> None:
     content = io.BytesIO()
     weights = {**small().state_dict(), "0.weight": value}
-    torch.save({"weights": weights, "model": RECIPE}, content)
+    torch.save({**said(RECIPE).as_dict(), "weights": weights}, content)
     refused(tmp_path / "weights.pt", content.getvalue())
 
 
@@ -195,8 +198,8 @@ def test_a_model_with_lazy_layers_comes_back(tmp_path: Path, format: Any) -> Non
     expected = model(images)
     recipe = {"name": "lazy_for_export", "in_channels": 1, "num_classes": 3, "image_size": [4, 4]}
     path = tmp_path / f"lazy.{format}"
-    path.write_bytes(packed(model, {"model": recipe}, format))
-    assert torch.equal(load_exported(path)(images), expected)
+    write(path, model, said(recipe, size=(4, 4)), format)
+    assert torch.equal(load_exported(path).network(images), expected)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -210,9 +213,35 @@ def test_the_file_of_a_pretrained_model_needs_no_pretrained_weights(
     recipe = {"name": name, "in_channels": 3, "num_classes": 3, "freeze": "backbone"}
     model = build_model(**recipe).eval()
     path = tmp_path / f"model.{format}"
-    about = {"model": {**recipe, "image_size": [64, 64], "pretrained": True}}
-    path.write_bytes(packed(model, about, format))
+    full = {**recipe, "image_size": [64, 64], "pretrained": True}
+    write(path, model, said(full, channels=3, size=(64, 64)), format)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(load_exported(path)(images), model(images))
+        assert torch.equal(load_exported(path).network(images), model(images))
     assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_from_before_that_lacks_its_normalisation_is_refused(
+    tmp_path: Path, format: str
+) -> None:
+    """Else it would be wrong on ordinary images, as it was, and nobody would be told."""
+    about = {"study": "s", "metrics": {}, "model": RECIPE, "config": {}}
+    path = tmp_path / f"old.{format}"
+    if format == "pt":
+        torch.save({"weights": small().state_dict(), **about}, path)
+    else:
+        path.write_bytes(save(small().state_dict(), {"samtune": json.dumps(about)}))
+    with pytest.raises(SamtuneError, match="does not say what its images are normalised by"):
+        load_exported(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": [0.1, 0.2]}, {"std": [0.0]}, {"std": "x"}, {"channels": 3}, {"height": None}],
+)
+def test_an_input_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    about = said(RECIPE).as_dict()
+    about["input"] |= change
+    content = save(small().state_dict(), {"samtune": json.dumps(about)})
+    refused(tmp_path / "odd.safetensors", content)

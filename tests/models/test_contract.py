@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from samtune.export.formats import load_exported, packed
+from samtune.export.formats import load_exported
 from samtune.models import build_model
 from samtune.registry import MODELS
 from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.tasks import build_task
+from tests.export.written import said, write
 from tests.models.small import SMALL, own_models
 
 CLASSES = 3
@@ -109,10 +110,11 @@ def test_an_exported_model_predicts_the_same(name, format, tmp_path):
     model, task, inputs, _ = made(name)
     recipe = {"name": name, "in_channels": 1, "num_classes": CLASSES, "image_size": [32, 32]}
     path = tmp_path / f"model.{format}"
-    path.write_bytes(packed(model, {"model": {**recipe, **SMALL.get(name, {})}}, format))
+    about = said({**recipe, **SMALL.get(name, {})}, size=(32, 32), task=MODELS[name].task)
+    write(path, model, about, format, CLASSES)
     with torch.no_grad():
         expected = task.predict(model.eval()(inputs))
-        assert torch.equal(task.predict(load_exported(path)(inputs)), expected)
+        assert torch.equal(task.predict(load_exported(path).network(inputs)), expected)
 
 
 @pytest.mark.parametrize("name", own_models())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
+from samtune.data import Images, load_dataset
 from samtune.files import read_json
 from samtune.registry import MODELS, register_model
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.single import train_single
+from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tracking import fields
 from samtune.tracking.records import report
@@ -455,3 +458,25 @@ def test_the_studys_run_says_its_answer_once_it_rests(folder: StudyFolder, uri: 
     assert said.startswith("**t0001** has the best score, 0.3000 (val_accuracy at its best epoch)")
     assert "| t0001 | 0.3000 | 3 | rho=0.1 |" in said
     assert f"    samtune resume tiny --storage {folder.root.parent}" in said
+
+
+def test_the_champion_is_right_on_images_as_people_have_them(
+    uri: str, tmp_path: Path, study_config: Make
+) -> None:
+    config = study_config(("epochs: 3, batch_size: 400", "epochs: 4, batch_size: 100"))
+    list(train_single(config, "trained", tmp_path))
+    folder = StudyFolder.open(tmp_path, "trained")
+    tracking.sync(folder)
+    val = load_dataset("digits").val
+    assert isinstance(val, Images)
+    images = (val.images.permute(0, 3, 1, 2) / 255).numpy()
+    champion = mlflow.pyfunc.load_model("models:/trained@champion")
+    right = (champion.predict(images).argmax(1) == val.targets.numpy()).mean()
+    recorded = Study(folder, folder.config()).trials[0].value
+    assert recorded is not None
+    assert recorded > 0.6  # which normalised images alone can give
+    assert right == pytest.approx(recorded, abs=0.02)  # recorded in bf16, perhaps
+    about = json.loads(champion.metadata.metadata["samtune"])
+    assert (about["study"], about["trial"]) == ("trained", "t0001")
+    assert about["classes"] == list("0123456789")
+    assert about["input"]["takes"].startswith("float32 (B, channels, height, width), pixels from 0")

@@ -22,12 +22,13 @@ from torch.utils.hooks import RemovableHandle
 from samtune.config.schema import TrialConfig
 from samtune.config.study_file import read_study
 from samtune.data import DataSplits, Images
-from samtune.export.formats import Format, load_exported, packed
+from samtune.export.formats import load_exported
 from samtune.registry import MODELS
 from samtune.tasks import Task
 from samtune.training import TrainingState, evaluate, sam_step, set_up, trial_task
 from samtune.training.checkpoint import load_state, save_state
 from samtune.training.precision import DTYPES, autocast
+from tests.export.written import said, write
 from tests.models.small import SMALL, own_models
 
 CPU = torch.device("cpu")
@@ -203,7 +204,7 @@ def test_a_restored_state_goes_on_like_the_one_that_was_saved(case: Trained) -> 
 
 
 def test_an_exported_model_says_the_same(case: Trained, tmp_path: Path) -> None:
-    format: Format = "pt" if case.config.training.channels_last else "safetensors"
+    format = "pt" if case.config.training.channels_last else "safetensors"
     recipe = {
         "in_channels": 1,
         "num_classes": CLASSES,
@@ -212,8 +213,9 @@ def test_an_exported_model_says_the_same(case: Trained, tmp_path: Path) -> None:
         **case.config.model.params,
     }
     path = tmp_path / f"model.{format}"
-    path.write_bytes(packed(case.state.model, {"model": recipe}, format))
-    ours, theirs = case.outputs(case.state.model), case.outputs(load_exported(path))
+    about = said(recipe, size=case.data.image_size, task=MODELS[case.config.model.name].task)
+    write(path, case.state.model, about, format, CLASSES)
+    ours, theirs = case.outputs(case.state.model), case.outputs(load_exported(path).network)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
