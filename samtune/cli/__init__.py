@@ -16,6 +16,7 @@ from samtune.cli import (
     doctor,
     evaluate,
     export,
+    init,
     list_,
     logs,
     predict,
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("init")(init.init)
 app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
