@@ -313,7 +313,7 @@ class SearchConfig(Config):
     Attributes:
         try_first: settings of the first trials, by path; the sampler draws what they leave out.
         warm_start: studies in the same storage whose ended trials the sampler knows of from its
-            start. They are no trials of this study.
+            start. They are no trials of this study, which keeps what it learned from.
         audit: this share of the trials runs to its end whatever the scheduler says, to see whether
             it was right.
         time_budget: hours, over all sessions, after which no trial is begun.
@@ -333,7 +333,7 @@ class SearchConfig(Config):
     mode: Literal["min", "max"] | None = None
     select: Literal["best", "last"] = "best"
     trials: Annotated[Count, Field(le=MOST_TRIALS)] = 24
-    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"] = "tpe"
+    sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = "tpe"
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
     baseline: bool = Field(True, strict=True)
     scheduler: SchedulerConfig = SchedulerConfig()

@@ -1,6 +1,6 @@
 """Samplers without memory: what they propose follows from the trials before, by their numbers.
 
-Optuna's own CMA-ES, NSGA-II and quasi-Monte Carlo keep where they are in a study's attributes,
+Optuna's own CMA-ES and quasi-Monte Carlo keep where they are in a study's attributes,
 which a study that is read from its folder does not have.
 """
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import cmaes
 import numpy as np
-import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from samtune.config.schema import StudyConfig
 from samtune.config.space import Choice
@@ -66,34 +65,3 @@ def cma_es(
         strategy.tell(solutions[begin : begin + size])
     point.update(zip(ranges, strategy.ask(), strict=True))
     return values_at(config, point)
-
-
-POPULATION = 12
-
-
-class Nsga2(optuna.samplers.NSGAIISampler):
-    """Optuna's NSGA-II; a generation is so many complete trials, in the order of numbers."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(population_size=POPULATION, seed=seed)
-
-    def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        """How many generations are complete."""
-        return len(_complete(study)) // POPULATION
-
-    def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """The trials of a generation."""
-        first = generation * POPULATION
-        return _complete(study)[first : first + POPULATION]
-
-    def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """The fittest of all generations before."""
-        parents: list[FrozenTrial] = []
-        for earlier in range(generation):
-            everyone = parents + self.get_population(study, earlier)
-            parents = self._elite_population_selection_strategy(study, everyone)
-        return parents
-
-
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])

@@ -7,7 +7,8 @@ no NaN ever arrives.
 
 Most samplers learn from complete trials only, of which ASHA leaves few. So what learns is shown a
 study of its own: in it a stopped trial is complete with what its curve is expected to reach
-(`curves`), one that diverged or ran out of memory with the worst of all.
+(`curves`), one that diverged or ran out of memory with the worst of all. `gaussian` sees every
+trial at the epochs it came to.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from samtune.config.schema import StudyConfig
 from samtune.study.trial_folder import EndState, trial_number
-from samtune.tuning.curves import counted, gains
-from samtune.tuning.proposals import Nsga2, cma_es, sobol
+from samtune.tuning.curves import Curve, counted, gains
+from samtune.tuning.gaussian import Seen, thompson
+from samtune.tuning.proposals import cma_es, sobol
 from samtune.tuning.space import draw, named
 
 TOLD_AS = {
@@ -35,8 +37,7 @@ TOLD_AS = {
     "out_of_memory": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-LEARN = ("tpe", "gp", "nsga2", "cmaes")
-STARTUP_TRIALS = 10  # points of a Sobol sequence, before a sampler learns
+STARTUP_TRIALS = {"tpe": 10, "cmaes": 10, "gp": 6}  # points of a Sobol sequence, before they learn
 REDRAWS = 20
 
 
@@ -53,6 +54,7 @@ class Sampler:
         self.config = config
         self.study = self._new_study()
         self._running: dict[str, optuna.Trial] = {}
+        self._values: list[dict[str, Any]] = []  # by Optuna's numbers
         self._tried: set[str] = set()
         self._broken: set[int] = set()  # Optuna's numbers of those that diverged, or alike
 
@@ -66,7 +68,7 @@ class Sampler:
     def take_up(self, key: str, values: Mapping[str, Any]) -> None:
         """Makes a trial with these values a running one."""
         params, _ = named(self.config, values)
-        self._tried.add(_written(values))
+        self._note(values)
         self.study.enqueue_trial(params)
         trial = self.study.ask()
         draw(trial, self.config)
@@ -100,7 +102,7 @@ class Sampler:
         """A trial that ended in an earlier session."""
         params, distributions = named(self.config, values)
         told = _told_as(state, value)
-        self._tried.add(_written(values))
+        self._note(values)
         if state in ("diverged", "out_of_memory"):
             self._broken.add(len(self.study.get_trials(deepcopy=False)))
         self.study.add_trial(
@@ -113,13 +115,20 @@ class Sampler:
             )
         )
 
+    def _note(self, values: Mapping[str, Any]) -> None:
+        self._values.append(dict(values))
+        self._tried.add(_written(values))
+
+    def _is_new(self, values: Mapping[str, Any]) -> bool:
+        return _written(values) not in self._tried
+
     def _new_values(self, number: int) -> dict[str, Any]:
         """Values that no trial had; where the draws find none, one of those that are left."""
         for attempt in range(REDRAWS):
             values = self._draw(number, attempt)
-            if _written(values) not in self._tried:
+            if self._is_new(values):
                 return values
-        left = [v for v in self.config.points() if _written(v) not in self._tried]
+        left = [v for v in self.config.points() if self._is_new(v)]
         random = np.random.default_rng([self.config.study.seed, number])
         return left[random.integers(len(left))] if left else values
 
@@ -130,15 +139,17 @@ class Sampler:
         entropy = [self.config.study.seed, number, attempt][: 3 if attempt else 2]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         name = self.config.study.sampler
-        learns = name in LEARN
+        startup = STARTUP_TRIALS.get(name)
         is_first = not attempt and not given
-        if is_first and (name == "qmc" or (learns and self._begun < STARTUP_TRIALS)):
+        if is_first and (name == "qmc" or (startup and self._begun < startup)):
             return sobol(self.config, number)
-        asked = self._learned() if learns else self._new_study()
+        if name == "gp" and not given and (seen := self._seen()):
+            return thompson(self.config, seen, seed, self._is_new)
+        asked = self._learned() if startup else self._new_study()
         if name == "cmaes" and not given:
             complete = asked.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-            if len(complete) >= STARTUP_TRIALS:
-                return cma_es(self.config, complete, STARTUP_TRIALS, seed)
+            if len(complete) >= STARTUP_TRIALS[name]:
+                return cma_es(self.config, complete, STARTUP_TRIALS[name], seed)
         asked.sampler = new_sampler(self.config, seed)
         if given:
             asked.enqueue_trial(named(self.config, given)[0])
@@ -151,13 +162,35 @@ class Sampler:
         known = self.study.get_trials(deepcopy=False)
         return sum(t.state is not TrialState.FAIL for t in known)
 
-    def _learned(self) -> optuna.Study:
-        """What the sampler learns from: the trials, without those that failed."""
+    def _known(self) -> tuple[list[FrozenTrial], dict[int, Curve], list[float]]:
+        """The trials that did not fail, what each counts by, and what is gained to the end."""
         known = self.study.get_trials(deepcopy=False)
         trials = [t for t in known if t.state is not TrialState.FAIL]
         select, mode = self.config.study.select, self.config.mode
         curves = {t.number: counted(t.intermediate_values, select, mode) for t in trials}
-        gain = gains(curves.values(), self.config.trial.training.epochs)
+        return trials, curves, gains(curves.values(), self.config.trial.training.epochs)
+
+    def _seen(self) -> list[Seen]:
+        """What the Gaussian process learns from: running trials, too, as far as they are."""
+        trials, curves, gain = self._known()
+        ends = {
+            number: {epoch: value + gain[epoch - 1] for epoch, value in curve.items()}
+            for number, curve in curves.items()
+            if curve and number not in self._broken
+        }
+        if ends:
+            worst = (min if self.config.mode == "max" else max)(e[max(e)] for e in ends.values())
+            epochs = self.config.trial.training.epochs
+            ends |= {number: {epochs: worst} for number in self._broken}
+        return [
+            Seen(self._values[t.number], t.params, ends[t.number])
+            for t in trials
+            if t.number in ends
+        ]
+
+    def _learned(self) -> optuna.Study:
+        """What Optuna's samplers learn from."""
+        trials, curves, gain = self._known()
         worth: dict[int, float] = {}
         for trial in trials:
             curve = curves[trial.number]
@@ -166,7 +199,7 @@ class Sampler:
             elif trial.state is TrialState.PRUNED and trial.number not in self._broken and curve:
                 worth[trial.number] = curve[max(curve)] + gain[max(curve) - 1]
         if worth:
-            worst = (min if mode == "max" else max)(worth.values())
+            worst = (min if self.config.mode == "max" else max)(worth.values())
             worth |= dict.fromkeys(self._broken, worst)
         learned = self._new_study()
         for trial in trials:
@@ -213,14 +246,10 @@ def new_sampler(config: StudyConfig, seed: int) -> optuna.samplers.BaseSampler:
             case "tpe":
                 return samplers.TPESampler(
                     seed=seed,
-                    n_startup_trials=STARTUP_TRIALS,
+                    n_startup_trials=STARTUP_TRIALS["tpe"],
                     multivariate=True,
                     group=conditional,  # the branches of a conditional space are modelled apart
                     constant_liar=True,  # where a trial is running another one is less welcome
                 )
-            case "gp":
-                return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
-            case "nsga2":
-                return Nsga2(seed)
             case _:  # a grid is walked at random, and no point of it twice
                 return samplers.RandomSampler(seed=seed)

@@ -23,7 +23,7 @@ from samtune.tuning.fixed import FixedRuns
 from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
-from samtune.tuning.warm_start import past_studies
+from samtune.tuning.warm_start import keep, past_studies
 
 
 class Listener(Protocol):
@@ -85,11 +85,10 @@ class Search:
         rule = new_scheduler(config.study.scheduler, config.trial.training.epochs, config.mode)
         self.scheduler = Audited(rule, config.study.audit)
         self.budget = study.budget
-        for past in past_studies(config, folder.root.parent):
-            for other, values in past.trials:
-                assert other.outcome is not None
-                curve = {e.epoch: e.metrics[config.study.metric] for e in other.epochs}
-                self.sampler.add_ended(values, other.outcome.state, other.value, curve)
+        if past := past_studies(config, folder.root.parent):
+            keep(past, folder.root)
+        for t in (trial for other in past for trial in other.trials):
+            self.sampler.add_ended(t.values, t.state, t.value, t.curve)
         for trial in known:
             self._recall(trial)
         self._first = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,14 +132,34 @@ def test_the_sampler_knows_the_matching_trials_of_other_studies(
     assert [t.key for t in study.ranking] == ["t0001"]
 
 
+@pytest.mark.parametrize("fate", ["grown", "removed", "file damaged"])
+def test_a_resumed_study_learns_from_what_it_had_learned_from(
+    study_folder: StudyFolder, study_config: Make, fate: str
+) -> None:
+    storage = study_folder.root.parent
+    past = _past(storage, study_config(), [Run({"sam.rho": 0.3, "optimizer.lr": 0.1}, [0.5])])
+    config = study_config(("study: {", "study: {warm_start: [past], "))
+    Search(study_folder, config, 1, Silent())
+    if fate == "removed":
+        shutil.rmtree(past.folder.root)
+    elif fate == "grown":
+        shutil.rmtree(past.folder.root)
+        _past(storage, study_config(), [Run({"sam.rho": 0.9, "optimizer.lr": 0.2}, [0.9])] * 2)
+    else:
+        (study_folder.root / "warm_start.json").write_text("[{")
+    again = Search(study_folder, config, 2, Silent())
+    (told,) = again.sampler.study.trials
+    assert (told.params["sam.rho"], told.value, told.intermediate_values) == (0.3, 0.5, {1: 0.5})
+
+
 def test_a_setting_that_was_fixed_there_counts_where_it_can_be_drawn_here(
     study_folder: StudyFolder, study_config: Make
 ) -> None:
     storage = study_folder.root.parent
     _past(storage, study_config(RHO_ALONE), [Run({"sam.rho": 0.3}, [0.7])])
     config = study_config(("study: {", "study: {warm_start: [past], "))
-    ((_, values),) = past_studies(config, storage)[0].trials
-    assert values == {"sam.rho": 0.3, "optimizer.lr": 0.1}  # the base trial's learning rate
+    (trial,) = past_studies(config, storage)[0].trials
+    assert trial.values == {"sam.rho": 0.3, "optimizer.lr": 0.1}  # the base trial's learning rate
 
 
 @pytest.mark.parametrize(
