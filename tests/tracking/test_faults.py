@@ -180,7 +180,10 @@ def test_a_study_without_a_trial_leaves_no_process(
 
 def test_a_killed_shipper_is_started_again(remote: StudyFolder, proxy: Proxy, direct: str) -> None:
     with tracking.following(remote.root):
-        (first,) = _shipping(remote.root)
+        deadline = time.monotonic() + 30
+        while not (begun := _shipping(remote.root)) and time.monotonic() < deadline:
+            time.sleep(0.01)  # a process that has just begun has no command line yet
+        (first,) = begun
         os.kill(first, signal.SIGKILL)
     assert tracking.wait_until_shipped(remote.root, 120).missing == ""
     assert_all_there(direct, remote)
