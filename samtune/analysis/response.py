@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from samtune.analysis.axes import Axis, axes_of, matrix
-from samtune.analysis.scores import Scored, scored
+from samtune.analysis.scores import Scored, scored, thinned
 from samtune.analysis.surface import Surface, p_without
 from samtune.config.space import IntRange
 from samtune.study import Study, Trial
@@ -28,7 +28,6 @@ RHO = "sam.rho"
 GRID = 61
 FEWEST = 6
 FEWEST_RHOS = 4
-MOST = 400  # trials a surface is made of; its cost grows with their third power
 MOST_SLICES = 12
 MOST_LEVELS = 4
 SIGNIFICANT = 0.05
@@ -93,8 +92,7 @@ def response(study: Study) -> Response | None:
     if RHO not in study.config.search_space:
         return None
     best = next((t for t in study.ranking if not t.is_baseline), None)
-    used = [s for s in scored(study) if _is_comparable(s.trial, best)]
-    used = [used[i * len(used) // MOST] for i in range(MOST)] if len(used) > MOST else used
+    used = thinned([s for s in scored(study) if _is_comparable(s.trial, best)])
     diverged = [t for t in study.trials if t.state == "diverged" and _is_comparable(t, best)]
     stopped = sum(s.trial.state == "stopped" for s in used)
     counts = study.metric, len(used), stopped, len(diverged)
@@ -106,8 +104,8 @@ def response(study: Study) -> Response | None:
     ends = min(logs), max(logs)
     columns = _columns(axes, ends, [(s.trial.config.sam.rho, s.trial.values) for s in used])
     values, variances = [s.value for s in used], [s.variance for s in used]
-    p_value = p_without(columns, values, variances, [0])
     surface = Surface(columns, values, variances)
+    p_value = p_without(columns, values, variances, [0], surface)
     sign = 1 if study.config.mode == "max" else -1
     settings = {path: value for path, value in best.values.items() if path != RHO}
     band = _band(surface, axes, ends, settings, sign)

@@ -10,6 +10,7 @@ no score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from samtune.config.schema import counts_by
 from samtune.study import Study, Trial
 
 FEWEST_FINISHED = 2
+MOST_FITTED = 400  # trials a surface is made of; its cost grows with their third power
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,32 @@ def scored(study: Study) -> list[Scored]:
     sampled = [t for t in study.trials if not t.is_baseline and t.epochs]
     finished = [t for t in sampled if t.state == "finished"]
     found = []
+    gains: dict[int, tuple[float, float]] = {}
     for trial in sampled:
+        epoch = len(trial.epochs)
         if trial.state == "finished":
-            found.append(Scored(trial, value_at(trial, len(trial.epochs)), 0.0))
+            found.append(Scored(trial, value_at(trial, epoch), 0.0))
         elif trial.state == "stopped" and len(finished) >= FEWEST_FINISHED:
-            epoch = len(trial.epochs)
-            gains = [value_at(f, len(f.epochs)) - value_at(f, epoch) for f in finished]
-            mean, spread = float(np.mean(gains)), float(np.var(gains, ddof=1))
-            # Of one more gain, seen from the mean of so many.
-            variance = spread * (1 + 1 / len(gains))
+            if epoch not in gains:
+                gains[epoch] = _gain(finished, epoch)
+            mean, variance = gains[epoch]
             found.append(Scored(trial, value_at(trial, epoch) + mean, variance))
     return found
+
+
+def thinned(used: list[Scored]) -> list[Scored]:
+    """As many of them as a surface can be made of, spread evenly over the study."""
+    if len(used) <= MOST_FITTED:
+        return used
+    return [used[i * len(used) // MOST_FITTED] for i in range(MOST_FITTED)]
+
+
+def _gain(finished: Sequence[Trial], epoch: int) -> tuple[float, float]:
+    """What finished trials gained from this epoch to their end: the mean, and one's variance."""
+    gains = [value_at(trial, len(trial.epochs)) - value_at(trial, epoch) for trial in finished]
+    mean, spread = float(np.mean(gains)), float(np.var(gains, ddof=1))
+    # Of one more gain, seen from the mean of so many.
+    return mean, spread * (1 + 1 / len(gains))
 
 
 def value_at(trial: Trial, epoch: int) -> float:

@@ -34,6 +34,7 @@ class Surface:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+        from threadpoolctl import threadpool_limits
 
         values = np.array(scores)
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
@@ -46,7 +47,8 @@ class Surface:
             signal + WhiteKernel(0.1, (1e-4, 2.0)),
             alpha=np.array(variances) / self._scale**2 + 1e-10,
         )
-        with warnings.catch_warnings():
+        # In one thread: of matrices as small as these, several spend most of their time waiting.
+        with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at the end of its range
             self._process.fit(self._columns, (values - self._mean) / self._scale)
 
@@ -82,17 +84,24 @@ class Surface:
 
 
 def p_without(
-    columns: Matrix, scores: Sequence[float], variances: Sequence[float], left_out: Sequence[int]
+    columns: Matrix,
+    scores: Sequence[float],
+    variances: Sequence[float],
+    left_out: Sequence[int],
+    whole: Surface | None = None,
 ) -> float:
     """How probable scores are that depend this much on some columns, if they do not depend on them.
 
     The likelihood-ratio test against the surface that does not know the columns. A length's end
     is the end of its range there, so that half of the probability lies at a ratio of 1
     (Self and Liang 1987, case 5).
+
+    Args:
+        whole: the surface that knows all columns, where the caller has it at hand.
     """
     from scipy.stats import chi2
 
-    whole = Surface(columns, scores, variances).log_likelihood
+    whole = whole or Surface(columns, scores, variances)
     rest = Surface(np.delete(columns, left_out, axis=1), scores, variances).log_likelihood
-    ratio = 2 * (whole - rest)
+    ratio = 2 * (whole.log_likelihood - rest)
     return float(0.5 * chi2.sf(ratio, len(left_out))) if ratio > 0 else 1.0

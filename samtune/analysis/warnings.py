@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from samtune.analysis.axes import axes_of, matrix, place
-from samtune.analysis.scores import scored
+from samtune.analysis.scores import scored, thinned
 from samtune.analysis.surface import Surface
 from samtune.config.space import FloatRange, IntRange
 from samtune.study import Study, Trial
@@ -103,7 +103,7 @@ def _without_effect(study: Study) -> list[str]:
     can be seen is not enough: its upper bound at 95 % must be below a fiftieth of what the scores
     differ by.
     """
-    used = scored(study)
+    used = thinned(scored(study))
     axes = axes_of(study.config)
     if len(used) < TRIALS_PER_SETTING * sum(axis.width for axis in axes) or len(axes) < 2:
         return []
@@ -211,15 +211,13 @@ def images_of(study: Study) -> int | None:
     Each accuracy is a whole number of images divided by all of them.
     """
     images = 1
-    for trial in study.trials:
-        for entry in trial.epochs:
-            value = entry.metrics[study.metric]
-            share = Fraction(value).limit_denominator(MOST_IMAGES)
-            if abs(float(share) - value) > ROUNDING:
-                return None
-            images = math.lcm(images, share.denominator)
-            if images > MOST_IMAGES:
-                return None
+    for value in {e.metrics[study.metric] for trial in study.trials for e in trial.epochs}:
+        share = Fraction(value).limit_denominator(MOST_IMAGES)
+        if abs(float(share) - value) > ROUNDING:
+            return None
+        images = math.lcm(images, share.denominator)
+        if images > MOST_IMAGES:
+            return None
     return images if images > 1 else None
 
 

@@ -65,7 +65,8 @@ def _print_study(study: Study) -> None:
         "values",
     )
     best = study.best
-    in_order = study.ranking + [t for t in study.trials if t not in study.ranking]
+    ranked = {trial.key for trial in study.ranking}
+    in_order = study.ranking + [t for t in study.trials if t.key not in ranked]
     for trial in in_order:
         top, last = trial.best_epoch, trial.last_epoch
         rows.add_row(

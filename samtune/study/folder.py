@@ -3,6 +3,7 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
+      index                what the ended trials come to, so that none is parsed twice (`index`)
       .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
@@ -50,6 +51,7 @@ from samtune.study.settings import accepted_config, check_changes, read_settings
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
 
 DEFAULT_STORAGE = Path("samtune_studies")
+_TRIAL = re.compile(TRIAL_PATTERN)
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
 
@@ -269,12 +271,13 @@ class StudyFolder:
                 f"{self._trials} is gone, and with it every trial of study {self.name!r}: restore "
                 f"it from a backup, or remove {self.root} and start anew with `samtune run`"
             )
-        paths = [p for p in self._trials.iterdir() if re.fullmatch(TRIAL_PATTERN, p.name)]
-        for path in paths:
-            self._refuse_link(path)
-        named = (path.name for path in paths)
-        found = [self.trial(key) for key in sorted(named, key=trial_number)]
-        return [t for t in found if (t.root / "trial.json").exists() or t.journal.exists()]
+        with os.scandir(self._trials) as entries:
+            found = [entry for entry in entries if _TRIAL.fullmatch(entry.name)]
+        for entry in found:
+            if entry.is_symlink():
+                self._refuse_link(Path(entry.path))
+        keys = sorted((entry.name for entry in found if _is_begun(entry)), key=trial_number)
+        return [self.trial(key) for key in keys]
 
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
@@ -341,10 +344,14 @@ class StudyFolder:
 
     def _refuse_links(self) -> None:
         """Looks through the whole folder before anything is written in it."""
-        for folder, names, files in os.walk(self.root):
-            for name in [*names, *files]:
-                self._refuse_link(Path(folder, name))
-            names[:] = [name for name in names if name != ".tune"]
+        folders = [str(self.root)]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        self._refuse_link(Path(entry.path))
+                    if entry.name != ".tune" and entry.is_dir():
+                        folders.append(entry.path)
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the folder over.
@@ -382,6 +389,10 @@ class StudyFolder:
     def remove_tune_folders(self) -> None:
         """Clears away what earlier sessions' Ray Tune left."""
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
+
+
+def _is_begun(trial: os.DirEntry[str]) -> bool:
+    return any(os.path.exists(f"{trial.path}/{name}") for name in ("trial.json", "epochs.jsonl"))
 
 
 def check_name(name: str) -> None:

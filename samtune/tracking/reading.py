@@ -43,12 +43,12 @@ class _Reading(Study):
         self._known = known
         super().__init__(folder, config)
 
-    def _read(self, folder: TrialFolder) -> Trial | None:
+    def _trial(self, folder: TrialFolder) -> Trial | None:
         # Before reading: what is written in between is read in another round.
         stamp = (self.session, self.is_running, _stamp(folder.root, TRIAL_FILES))
         before, trial = self._known.get(folder.key, (None, None))
         if trial is None or before != stamp:
-            trial = super()._read(folder)
+            trial = super()._trial(folder)
             if trial is not None:
                 self._known[folder.key] = (stamp, trial)
         return trial
