@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,10 +47,17 @@ from samtune.study.manifest import (
     _Schema,
     installed_versions,
 )
-from samtune.study.settings import accepted_config, check_changes, read_settings, write_settings
+from samtune.study.settings import (
+    accepted_config,
+    check_changes,
+    read_settings,
+    unchanged_config,
+    write_settings,
+)
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
 
 DEFAULT_STORAGE = Path("samtune_studies")
+STUDY_FILES = ("manifest.json", "study.yaml")  # either is a sign of a study, damaged or not
 _TRIAL = re.compile(TRIAL_PATTERN)
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
@@ -127,10 +134,10 @@ class StudyFolder:
         """
         check_name(name)
         folder = cls(storage.absolute() / name)
-        names = study_names(storage)
-        if not names:
-            raise SamtuneError(f"there is no study in {storage}; is --storage right?")
-        if name not in names:
+        if not any((folder.root / file).exists() for file in STUDY_FILES):
+            names = study_names(storage)
+            if not names:
+                raise SamtuneError(f"there is no study in {storage}; is --storage right?")
             raise UnknownNameError("study", name, names)
         folder._refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
@@ -169,16 +176,26 @@ class StudyFolder:
 
         What was edited in it since samtune wrote it counts from the next `resume` on.
         """
+        settings = read_settings(self.root)
+        unchanged = unchanged_config(settings, self._study_file())
+        if unchanged and unchanged.study.mode:
+            return unchanged
         document = read_yaml(self.root / "study.yaml")
         problems = Problems(document)
         config: StudyConfig = problems.validate(StudyConfig, document.value, ())
         if config and config.study.mode is None:
             problems.add(("study", "mode"), "is required in a study's own copy of its file.")
         problems.raise_if_any()
-        settings = read_settings(self.root)
         if settings is None or settings.accepted == to_yaml(config):
             return config
         return accepted_config(settings) or config
+
+    def _study_file(self) -> str:
+        """The text of `study.yaml`; empty where it cannot be read, which `read_yaml` explains."""
+        try:
+            return (self.root / "study.yaml").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
 
     def checked_config(
         self, plugins: Sequence[str], plugin_folder: Path, overrides: Sequence[str] = ()
@@ -260,8 +277,11 @@ class StudyFolder:
         """One trial's folder, there or not."""
         return TrialFolder(self._trials / key, self.study_id)
 
-    def trials(self) -> list[TrialFolder]:
+    def trials(self, begun: Container[str] = ()) -> list[TrialFolder]:
         """The trials that were handed out, damaged ones too, in order.
+
+        Args:
+            begun: the keys of trials that the caller knows were handed out.
 
         Raises:
             SamtuneError: they are gone, so that new trials could take their place.
@@ -276,8 +296,9 @@ class StudyFolder:
         for entry in found:
             if entry.is_symlink():
                 self._refuse_link(Path(entry.path))
-        keys = sorted((entry.name for entry in found if _is_begun(entry)), key=trial_number)
-        return [self.trial(key) for key in keys]
+        keys = [entry.name for entry in found if entry.name in begun or _is_begun(entry)]
+        trials = self._trials
+        return [TrialFolder(trials / key, self.study_id) for key in sorted(keys, key=trial_number)]
 
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
@@ -411,5 +432,7 @@ def study_names(storage: Path) -> list[str]:
         return []
     if not storage.is_dir():
         raise SamtuneError(f"storage {storage} is no folder; name the one that holds the studies")
-    files = [*storage.glob("*/manifest.json"), *storage.glob("*/study.yaml")]
-    return sorted({path.parent.name for path in files})
+    with os.scandir(storage) as entries:
+        paths = [entry.path for entry in entries]
+    names = [p for p in paths if any(os.path.exists(f"{p}/{file}") for file in STUDY_FILES)]
+    return sorted(os.path.basename(path) for path in names)

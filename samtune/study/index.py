@@ -110,9 +110,11 @@ class Index:
         self._lines: dict[str, tuple[Head, bytes]] = {}
         self._kept: list[tuple[Head, Callable[[], bytes]]] = []
         self._new = 0
+        self._is_read = False
 
     def read(self) -> None:
         """Takes in what the file says, if it is whole and this study's."""
+        self._is_read = True
         with contextlib.suppress(OSError, ValueError):
             about, _, rest = self._path.read_bytes().partition(b"\n")
             wanted = _About(
@@ -139,8 +141,8 @@ class Index:
             self._new += 1
 
     def close(self) -> None:
-        """Replaces the file if enough is new; who may not write there does without."""
-        if self._new >= max(FEWEST_NEW, NEW_SHARE * len(self._kept)):
+        """Replaces the file, if it was read and enough is new; who may not write does without."""
+        if self._is_read and self._new >= max(FEWEST_NEW, NEW_SHARE * len(self._kept)):
             self._write()
         self._lines, self._kept, self._new = {}, [], 0
 

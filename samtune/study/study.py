@@ -132,7 +132,7 @@ class Study:
         self._index = Index(folder.root / "index", manifest.study_id)
         if not whole:
             self._index.read()
-        read = [self._trial(trial) for trial in folder.trials()]
+        read = [self._trial(trial) for trial in self._folders()]
         self.trials = [trial for trial in read if trial is not None]
         self._index.close()
 
@@ -227,6 +227,9 @@ class Study:
                 for e in t.epochs
             ]
         )
+
+    def _folders(self) -> list[TrialFolder]:
+        return self.folder.trials()
 
     def _trial(self, folder: TrialFolder) -> Trial | None:
         found = self._index.find(folder)
