@@ -25,6 +25,8 @@ from samtune.files import read_json
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.study.manifest import CONFIRM_FILE
 
+MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
+
 
 def show(
     name: StudyName,
@@ -32,6 +34,9 @@ def show(
         str | None, typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    every: Annotated[
+        bool, typer.Option("--all", help=f"List every trial, not the best {MOST_ROWS} alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a study's trials, or one trial's epochs."""
@@ -44,10 +49,10 @@ def show(
         mine = [d for d in study.damage if d.where.startswith(f"trials/{chosen.key}/")]
         print_damage(new_console(), mine)
     else:
-        _print_study(study)
+        _print_study(study, len(study.trials) if every else MOST_ROWS)
 
 
-def _print_study(study: Study) -> None:
+def _print_study(study: Study, most_rows: int) -> None:
     console = new_console()
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
     console.print(f"study {study.name}: {study.state}; {counts}")
@@ -67,7 +72,7 @@ def _print_study(study: Study) -> None:
     best = study.best
     ranked = {trial.key for trial in study.ranking}
     in_order = study.ranking + [t for t in study.trials if t.key not in ranked]
-    for trial in in_order:
+    for trial in in_order[:most_rows]:
         top, last = trial.best_epoch, trial.last_epoch
         rows.add_row(
             trial.key + (" baseline" if trial.is_baseline else ""),
@@ -80,6 +85,9 @@ def _print_study(study: Study) -> None:
             style="bold green" if trial is best else None,
         )
     console.print(rows)
+    if (left := len(in_order) - most_rows) > 0:
+        every = study.folder.command("show", "--all")
+        console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
     print_response(console, study)
     print_audit(console, study)
     print_warnings(console, study)

@@ -20,7 +20,7 @@ from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.single import train_single
 from samtune.study.trial_folder import Outcome
-from samtune.tracking import fields
+from samtune.tracking import fields, reading
 from samtune.tracking.records import report
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
 from samtune.tuning import resume_study
@@ -408,3 +408,17 @@ def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
     assert client.get_model_version_by_alias("trained", "champion").version == 1
     assert os.environ["MLFLOW_TRACKING_URI"] == uri
     assert "MLFLOW_REGISTRY_URI" not in os.environ
+
+
+def test_an_ended_trial_that_changes_all_the_same_is_seen_in_its_turn(
+    folder: StudyFolder, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ENDED_AT_ONCE", 1)
+    trial = folder.trial("t0003")
+    trial.hand_out(record_of(folder.config(), "t0003", {}), 1)
+    append(trial, 1)
+    trial.end(Outcome("stopped", 1))
+    shipper = Shipper(folder, uri)
+    assert shipper.ship().sent == 5
+    append(trial, 2)  # by a worker that was held up
+    assert sorted(shipper.ship().sent for _ in range(2)) == [0, 1]
