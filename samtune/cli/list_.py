@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from samtune.cli.console import metric, new_console, print_json, table
+from samtune.cli.console import metric, new_console, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study, study_names
 
 
+@uncollected()
 def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """List the studies in a storage folder."""
     rows: list[dict[str, Any]] = []

@@ -18,6 +18,7 @@ from samtune.cli.console import (
     print_damage,
     print_json,
     table,
+    uncollected,
 )
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.errors import SamtuneError
@@ -28,6 +29,7 @@ from samtune.study.manifest import CONFIRM_FILE
 MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 
 
+@uncollected()
 def show(
     name: StudyName,
     trial: Annotated[
