@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,6 @@ class Surface:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         values = np.array(scores)
         self._mean, self._scale = float(values.mean()), float(values.std()) or 1.0
@@ -47,8 +48,7 @@ class Surface:
             signal + WhiteKernel(0.1, (1e-4, 2.0)),
             alpha=np.array(variances) / self._scale**2 + 1e-10,
         )
-        # In one thread: of matrices as small as these, several spend most of their time waiting.
-        with threadpool_limits(1), warnings.catch_warnings():
+        with _one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at the end of its range
             self._process.fit(self._columns, (values - self._mean) / self._scale)
 
@@ -59,7 +59,8 @@ class Surface:
 
     def predict(self, columns: Matrix) -> tuple[Vector, Vector]:
         """The mean score at these settings and its standard error, without a trial's own noise."""
-        mean, deviation = self._process.predict(columns, return_std=True)
+        with _one_thread():
+            mean, deviation = self._process.predict(columns, return_std=True)
         noise = self._process.kernel_.k2.noise_level
         error = np.sqrt(np.maximum(deviation**2 - noise, 0.0))
         return mean * self._scale + self._mean, error * self._scale
@@ -71,7 +72,8 @@ class Surface:
             changed: each of shape (settings, columns); what is compared is the mean over each.
             deviations: how many standard errors are added to every difference.
         """
-        mean, covariance = self._process.predict(np.vstack(changed), return_cov=True)
+        with _one_thread():
+            mean, covariance = self._process.predict(np.vstack(changed), return_cov=True)
         size = len(changed[0])
         means = mean.reshape(len(changed), size).mean(1)
         blocks = covariance.reshape(len(changed), size, len(changed), size).mean((1, 3))
@@ -81,6 +83,14 @@ class Surface:
         variances = np.maximum(own[:, None] + own[None, :] - 2 * blocks, 0.0)
         differences = np.abs(means[:, None] - means[None, :]) + deviations * np.sqrt(variances)
         return float(differences.max() * self._scale)
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Of matrices as small as these, several threads spend most of their time waiting."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def p_without(
