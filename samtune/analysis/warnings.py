@@ -211,15 +211,13 @@ def images_of(study: Study) -> int | None:
     Each accuracy is a whole number of images divided by all of them.
     """
     images = 1
-    for trial in study.trials:
-        for entry in trial.epochs:
-            value = entry.metrics[study.metric]
-            share = Fraction(value).limit_denominator(MOST_IMAGES)
-            if abs(float(share) - value) > ROUNDING:
-                return None
-            images = math.lcm(images, share.denominator)
-            if images > MOST_IMAGES:
-                return None
+    for value in {e.metrics[study.metric] for trial in study.trials for e in trial.epochs}:
+        share = Fraction(value).limit_denominator(MOST_IMAGES)
+        if abs(float(share) - value) > ROUNDING:
+            return None
+        images = math.lcm(images, share.denominator)
+        if images > MOST_IMAGES:
+            return None
     return images if images > 1 else None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +23,21 @@ def new_console(*, silent: bool = False) -> Console:
     if not console.is_terminal:
         console = Console(highlight=False, width=200, no_color=True, quiet=silent)
     return console
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Looks for no garbage in the body, which reads and prints.
+
+    What it reads stays to the end, and looking through that took longer than reading it.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def print_damage(console: Console, damage: Iterable[Damage]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from samtune.cli.console import new_console, print_json, table
+from samtune.cli.console import new_console, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study, study_names
 from samtune.words import metric
 
 
+@uncollected()
 def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """List the studies in a storage folder."""
     rows: list[dict[str, Any]] = []

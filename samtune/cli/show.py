@@ -9,18 +9,24 @@ import typer
 
 from samtune.analysis import audit, response, warnings_of
 from samtune.cli.answer import print_audit, print_response, print_warnings
-from samtune.cli.console import new_console, print_damage, print_json, table
+from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.words import describe, metric, number
 
+MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 
+
+@uncollected()
 def show(
     name: StudyName,
     trial: Annotated[
         str | None, typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    every: Annotated[
+        bool, typer.Option("--all", help=f"List every trial, not the best {MOST_ROWS} alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a study's trials, or one trial's epochs."""
@@ -33,10 +39,10 @@ def show(
         mine = [d for d in study.damage if d.where.startswith(f"trials/{chosen.key}/")]
         print_damage(new_console(), mine)
     else:
-        _print_study(study)
+        _print_study(study, len(study.trials) if every else MOST_ROWS)
 
 
-def _print_study(study: Study) -> None:
+def _print_study(study: Study, most_rows: int) -> None:
     console = new_console()
     counts = ", ".join(f"{n} {state}" for state, n in study.counts().items())
     console.print(f"study {study.name}: {study.state}; {counts}")
@@ -54,8 +60,9 @@ def _print_study(study: Study) -> None:
         "values",
     )
     best = study.best
-    in_order = study.ranking + [t for t in study.trials if t not in study.ranking]
-    for trial in in_order:
+    ranked = {trial.key for trial in study.ranking}
+    in_order = study.ranking + [t for t in study.trials if t.key not in ranked]
+    for trial in in_order[:most_rows]:
         top, last = trial.best_epoch, trial.last_epoch
         rows.add_row(
             trial.key + (" baseline" if trial.is_baseline else ""),
@@ -68,6 +75,9 @@ def _print_study(study: Study) -> None:
             style="bold green" if trial is best else None,
         )
     console.print(rows)
+    if (left := len(in_order) - most_rows) > 0:
+        every = study.folder.command("show", "--all")
+        console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
     print_response(console, study)
     print_audit(console, study)
     print_warnings(console, study)

@@ -355,6 +355,12 @@ class SearchConfig(Config):
     def _by_name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether anything but the number of trials ends the search."""
+        limits = self.time_budget, self.device_budget, self.target
+        return any(limit is not None for limit in limits)
+
 
 class StudyConfig(Config):
     """A checked study file.

@@ -27,7 +27,7 @@ def examine(storage: Path, name: str) -> list[Damage]:
     """
     try:
         folder = StudyFolder.open(storage, name)
-        study = Study(folder, folder.config())
+        study = Study(folder, folder.config(), whole=True)
     except UnknownNameError:
         raise
     except SamtuneError as error:

@@ -3,6 +3,7 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
+      index                what the ended trials come to, so that none is parsed twice (`index`)
       .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
@@ -25,7 +26,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -46,10 +47,18 @@ from samtune.study.manifest import (
     _Schema,
     installed_versions,
 )
-from samtune.study.settings import accepted_config, check_changes, read_settings, write_settings
+from samtune.study.settings import (
+    accepted_config,
+    check_changes,
+    read_settings,
+    unchanged_config,
+    write_settings,
+)
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
 
 DEFAULT_STORAGE = Path("samtune_studies")
+STUDY_FILES = ("manifest.json", "study.yaml")  # either is a sign of a study, damaged or not
+_TRIAL = re.compile(TRIAL_PATTERN)
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
 
@@ -125,10 +134,10 @@ class StudyFolder:
         """
         check_name(name)
         folder = cls(storage.absolute() / name)
-        names = study_names(storage)
-        if not names:
-            raise SamtuneError(f"there is no study in {storage}; is --storage right?")
-        if name not in names:
+        if not any((folder.root / file).exists() for file in STUDY_FILES):
+            names = study_names(storage)
+            if not names:
+                raise SamtuneError(f"there is no study in {storage}; is --storage right?")
             raise UnknownNameError("study", name, names)
         folder._refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
@@ -167,16 +176,26 @@ class StudyFolder:
 
         What was edited in it since samtune wrote it counts from the next `resume` on.
         """
+        settings = read_settings(self.root)
+        unchanged = unchanged_config(settings, self._study_file())
+        if unchanged and unchanged.study.mode:
+            return unchanged
         document = read_yaml(self.root / "study.yaml")
         problems = Problems(document)
         config: StudyConfig = problems.validate(StudyConfig, document.value, ())
         if config and config.study.mode is None:
             problems.add(("study", "mode"), "is required in a study's own copy of its file.")
         problems.raise_if_any()
-        settings = read_settings(self.root)
         if settings is None or settings.accepted == to_yaml(config):
             return config
         return accepted_config(settings) or config
+
+    def _study_file(self) -> str:
+        """The text of `study.yaml`; empty where it cannot be read, which `read_yaml` explains."""
+        try:
+            return (self.root / "study.yaml").read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return ""
 
     def checked_config(
         self, plugins: Sequence[str], plugin_folder: Path, overrides: Sequence[str] = ()
@@ -258,8 +277,11 @@ class StudyFolder:
         """One trial's folder, there or not."""
         return TrialFolder(self._trials / key, self.study_id)
 
-    def trials(self) -> list[TrialFolder]:
+    def trials(self, begun: Container[str] = ()) -> list[TrialFolder]:
         """The trials that were handed out, damaged ones too, in order.
+
+        Args:
+            begun: the keys of trials that the caller knows were handed out.
 
         Raises:
             SamtuneError: they are gone, so that new trials could take their place.
@@ -269,12 +291,14 @@ class StudyFolder:
                 f"{self._trials} is gone, and with it every trial of study {self.name!r}: restore "
                 f"it from a backup, or remove {self.root} and start anew with `samtune run`"
             )
-        paths = [p for p in self._trials.iterdir() if re.fullmatch(TRIAL_PATTERN, p.name)]
-        for path in paths:
-            self._refuse_link(path)
-        named = (path.name for path in paths)
-        found = [self.trial(key) for key in sorted(named, key=trial_number)]
-        return [t for t in found if (t.root / "trial.json").exists() or t.journal.exists()]
+        with os.scandir(self._trials) as entries:
+            found = [entry for entry in entries if _TRIAL.fullmatch(entry.name)]
+        for entry in found:
+            if entry.is_symlink():
+                self._refuse_link(Path(entry.path))
+        keys = [entry.name for entry in found if entry.name in begun or _is_begun(entry)]
+        trials = self._trials
+        return [TrialFolder(trials / key, self.study_id) for key in sorted(keys, key=trial_number)]
 
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
@@ -341,10 +365,14 @@ class StudyFolder:
 
     def _refuse_links(self) -> None:
         """Looks through the whole folder before anything is written in it."""
-        for folder, names, files in os.walk(self.root):
-            for name in [*names, *files]:
-                self._refuse_link(Path(folder, name))
-            names[:] = [name for name in names if name != ".tune"]
+        folders = [str(self.root)]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        self._refuse_link(Path(entry.path))
+                    if entry.name != ".tune" and entry.is_dir():
+                        folders.append(entry.path)
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the folder over.
@@ -384,6 +412,10 @@ class StudyFolder:
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
 
+def _is_begun(trial: os.DirEntry[str]) -> bool:
+    return any(os.path.exists(f"{trial.path}/{name}") for name in ("trial.json", "epochs.jsonl"))
+
+
 def check_name(name: str) -> None:
     """Raises `SamtuneError` if no study can be called so."""
     if not re.fullmatch(NAME_PATTERN, name):
@@ -400,5 +432,7 @@ def study_names(storage: Path) -> list[str]:
         return []
     if not storage.is_dir():
         raise SamtuneError(f"storage {storage} is no folder; name the one that holds the studies")
-    files = [*storage.glob("*/manifest.json"), *storage.glob("*/study.yaml")]
-    return sorted({path.parent.name for path in files})
+    with os.scandir(storage) as entries:
+        paths = [entry.path for entry in entries]
+    names = [p for p in paths if any(os.path.exists(f"{p}/{file}") for file in STUDY_FILES)]
+    return sorted(os.path.basename(path) for path in names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
+from samtune.study.index import Content, Head, Index, stamp_of
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import (
     BASELINE_KEY,
@@ -20,6 +22,7 @@ from samtune.study.trial_folder import (
     Outcome,
     TrialFolder,
     TrialState,
+    trial_number,
 )
 
 if TYPE_CHECKING:
@@ -31,22 +34,38 @@ class Trial:
     """One trial as its folder tells it.
 
     Attributes:
-        values: what the sampler chose, by path into `trial:`.
         session: the one it was last handed out under.
-        epochs: the finished ones in order.
+        read: what else there is, which is parsed when it is first asked for.
     """
 
     key: str
     folder: TrialFolder
-    values: dict[str, Any]
-    config: TrialConfig
     session: int
-    epochs: list[Entry]
     outcome: Outcome | None
     state: TrialState
     metric: str
     mode: str
     select: str
+    read: Callable[[], Content] = field(repr=False, compare=False)
+
+    @cached_property
+    def _content(self) -> Content:
+        return self.read()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the sampler chose, by path into `trial:`."""
+        return self._content.record.values
+
+    @property
+    def config(self) -> TrialConfig:
+        """All of its settings."""
+        return self._content.record.config
+
+    @property
+    def epochs(self) -> list[Entry]:
+        """The finished ones in order."""
+        return self._content.epochs
 
     @property
     def is_baseline(self) -> bool:
@@ -71,7 +90,7 @@ class Trial:
         """The epoch the trial counts by, as `study.select` says."""
         return self.best_epoch if self.select == "best" else self.last_epoch
 
-    @property
+    @cached_property
     def value(self) -> float | None:
         """The metric the trial counts by; None before the first epoch."""
         return self.selected_epoch.metrics[self.metric] if self.selected_epoch else None
@@ -87,11 +106,14 @@ class Trial:
 
         Judged by the last epoch, only trials that reached theirs compare.
         """
-        return bool(self.epochs) and (self.select == "best" or self.state == "finished")
+        return self.value is not None and (self.select == "best" or self.state == "finished")
 
 
 class Study:
     """A study's trials; reads the folder once, when made.
+
+    Args:
+        whole: read every file, whatever the index says.
 
     Attributes:
         trials: those that can be read, in order.
@@ -99,22 +121,27 @@ class Study:
             is damaged is set aside: it is not among `trials`, and no other gets its key.
     """
 
-    def __init__(self, folder: StudyFolder, config: StudyConfig) -> None:
+    def __init__(self, folder: StudyFolder, config: StudyConfig, *, whole: bool = False) -> None:
         self.folder = folder
         self.name = folder.name
         self.config = config
-        self.session = folder.manifest.session
+        manifest = folder.manifest
+        self.session = manifest.session
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
-        read = [self._read(trial) for trial in folder.trials()]
+        self._index = Index(folder.root / "index", manifest.study_id)
+        if not whole:
+            self._index.read()
+        read = [self._trial(trial) for trial in self._folders()]
         self.trials = [trial for trial in read if trial is not None]
+        self._index.close()
 
     @property
     def metric(self) -> str:
         """What trials are compared by."""
         return self.config.study.metric
 
-    @property
+    @cached_property
     def baseline(self) -> Trial | None:
         """The run of the base trial without SAM."""
         return next((t for t in self.trials if t.is_baseline), None)
@@ -126,13 +153,15 @@ class Study:
             return "running"
         return "interrupted" if self.left else "finished"
 
-    @property
+    @cached_property
     def left(self) -> int:
         """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
         baseline_due = self.config.study.baseline and self.baseline is None
-        new = 0 if self.budget.spent else max(0, self.config.wanted_trials - sampled)
+        new = max(0, self.config.wanted_trials - sampled)
+        if new and self.config.study.has_budget and self.budget.spent:
+            new = 0
         return unfinished + new + baseline_due
 
     @cached_property
@@ -146,12 +175,12 @@ class Study:
                 budget.note_value(trial.key, trial.value)
         return budget
 
-    @property
+    @cached_property
     def ranking(self) -> list[Trial]:
         """The trials that can win, best first; the earlier one of equals."""
         sign = -1 if self.config.mode == "max" else 1
         usable = [t for t in self.trials if t.can_win and t.value is not None]
-        return sorted(usable, key=lambda t: (sign * (t.value or 0.0), t.key))
+        return sorted(usable, key=lambda t: (sign * (t.value or 0.0), trial_number(t.key)))
 
     @property
     def best(self) -> Trial | None:
@@ -199,7 +228,31 @@ class Study:
             ]
         )
 
+    def _folders(self) -> list[TrialFolder]:
+        return self.folder.trials()
+
+    def _trial(self, folder: TrialFolder) -> Trial | None:
+        found = self._index.find(folder)
+        if found is None:
+            return self._read(folder)
+        head, read = found
+        trial = Trial(
+            key=folder.key,
+            folder=folder,
+            session=head.session,
+            outcome=Outcome(head.state, head.epoch, head.reason),
+            state=head.state,
+            metric=head.metric,
+            mode=head.mode,
+            select=head.select,
+            read=read,
+        )
+        trial.__dict__["value"] = head.value
+        return trial
+
     def _read(self, folder: TrialFolder) -> Trial | None:
+        # Before reading: what is written in between makes it another one.
+        stamp, damaged = stamp_of(str(folder.root)), len(self.damage)
         record = self._record(folder)
         if record is None:
             return None
@@ -218,19 +271,23 @@ class Study:
             self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
-        return Trial(
+        content = Content(record, epochs)
+        trial = Trial(
             key=folder.key,
             folder=folder,
-            values=record.values,
-            config=record.config,
             session=record.session,
-            epochs=epochs,
             outcome=outcome,
             state=state,
             metric=record.metric,
             mode=record.mode,
             select=record.select,
+            read=lambda: content,
         )
+        if outcome and len(self.damage) == damaged:
+            said = record.session, record.metric, record.mode, record.select
+            ended = outcome.state, outcome.epoch, outcome.reason
+            self._index.add(Head(folder.key, stamp, *said, *ended, trial.value), content)
+        return trial
 
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
         """What the trial was handed out with; None where that is damaged."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samtune.files import parse_json, write_json
+from pydantic import TypeAdapter
+
+from samtune.files import parse_json, write_atomically
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 
@@ -103,7 +105,10 @@ class Shipped:
 
     def write(self, root: Path) -> None:
         """Replaces the record."""
-        write_json(root / "tracking.json", asdict(self))
+        write_atomically(root / "tracking.json", _shipped.dump_json(self, indent=2) + b"\n")
+
+
+_shipped = TypeAdapter(Shipped)
 
 
 @dataclass(frozen=True)

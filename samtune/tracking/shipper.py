@@ -19,7 +19,7 @@ from samtune.study.manifest import REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
-from samtune.tracking.reading import StudyReader
+from samtune.tracking.reading import Stamp, StudyReader
 from samtune.tracking.records import Report, Shipped, ShippedRun, report
 from samtune.tracking.redaction import masked
 from samtune.tracking.runs import PARENT, Runs, open_experiment
@@ -131,7 +131,7 @@ class Shipper:
             self.shipped = Shipped(shown)
         self.shipped.try_refused_again()
         self._reader = StudyReader(folder)
-        self._up_to_date_with: object = None
+        self._up_to_date_with: Stamp = frozenset()
         self._writer: Writer | None = None
         self._aside: dict[str, tuple[str, int]] = {}
 
@@ -140,7 +140,7 @@ class Shipper:
 
         Args:
             until: the `time.monotonic` after which nothing more is begun.
-            whole: look into every file whatever its date: a shared disk may tell it late.
+            whole: look at every file, whatever was known of it.
 
         Raises:
             SamtuneError: the study cannot be read.
@@ -148,9 +148,9 @@ class Shipper:
         """
         self._check_folder()
         stamp = self._reader.stamp()
-        if stamp == self._up_to_date_with and not whole:
+        if stamp <= self._up_to_date_with and not whole:
             return Round()
-        study = self._reader.read()
+        study = self._reader.read(whole=whole)
         result = Round()
         try:
             self._ship(study, result, until)
@@ -158,8 +158,7 @@ class Shipper:
             self._failed(result, error)
         if result.failure:
             self._writer = None
-        else:
-            self._up_to_date_with = stamp
+        self._up_to_date_with = frozenset() if result.failure else stamp
         if self.shipped.parent.run_id:  # one that has never answered leaves no trace
             self.shipped.write(self.folder.root)
             remember(self.folder.root, self.shipped.uri)

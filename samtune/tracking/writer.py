@@ -93,11 +93,14 @@ class Writer:
 
     def parent(self, study: Study) -> str:
         """The id of the study's own run, with its parameters."""
-        start = min((fields.started_ms(trial) for trial in study.trials), default=now_ms())
-        begun = datetime.fromtimestamp(start / 1000, UTC)
         is_new = PARENT not in self.found
-        # The time in its name tells it from a study of this name that was deleted.
-        run = self._run(PARENT, f"{study.name} {begun:%Y-%m-%d %H:%M}", start, "")
+        if is_new:
+            start = min((fields.started_ms(trial) for trial in study.trials), default=now_ms())
+            begun = datetime.fromtimestamp(start / 1000, UTC)
+            # The time in its name tells it from a study of this name that was deleted.
+            run = self._run(PARENT, f"{study.name} {begun:%Y-%m-%d %H:%M}", start, "")
+        else:
+            run = self.found[PARENT]
         if is_new and self.runs.other_studies():
             self.shipped.add_note(
                 f"MLflow: experiment {study.name!r} also holds an earlier study of this name; "

@@ -13,6 +13,7 @@ trial at the epochs it came to.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import warnings
@@ -57,6 +58,9 @@ class Sampler:
         self._values: list[dict[str, Any]] = []  # by Optuna's numbers
         self._tried: set[str] = set()
         self._broken: set[int] = set()  # Optuna's numbers of those that diverged, or alike
+        self._shown: dict[int, _Shown] = {}  # by Optuna's numbers, of those that have ended
+        self._curves: dict[int, Curve] = {}
+        self._ended: set[int] = set()  # whose curve is at its end
 
     def ask(self, key: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """New values for a trial, by path; those given are taken as they are."""
@@ -167,7 +171,12 @@ class Sampler:
         known = self.study.get_trials(deepcopy=False)
         trials = [t for t in known if t.state is not TrialState.FAIL]
         select, mode = self.config.study.select, self.config.mode
-        curves = {t.number: counted(t.intermediate_values, select, mode) for t in trials}
+        for trial in trials:
+            if trial.number not in self._ended:
+                self._curves[trial.number] = counted(trial.intermediate_values, select, mode)
+                if trial.state is not TrialState.RUNNING:
+                    self._ended.add(trial.number)
+        curves = {trial.number: self._curves[trial.number] for trial in trials}
         return trials, curves, gains(curves.values(), self.config.trial.training.epochs)
 
     def _seen(self) -> list[Seen]:
@@ -205,14 +214,11 @@ class Sampler:
         for trial in trials:
             is_running = trial.state is TrialState.RUNNING
             if is_running or trial.number in worth:
-                learned.add_trial(
-                    optuna.create_trial(
-                        state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
-                        value=worth.get(trial.number),
-                        params=trial.params,
-                        distributions=trial.distributions,
-                    )
-                )
+                shown = self._shown.get(trial.number) or _Shown.of(trial)
+                if not is_running:
+                    self._shown[trial.number] = shown
+                    shown.values = [worth[trial.number]]
+                learned.add_trial(shown)
         return learned
 
     def _new_study(self) -> optuna.Study:
@@ -220,6 +226,32 @@ class Sampler:
             direction="maximize" if self.config.mode == "max" else "minimize",
             sampler=optuna.samplers.RandomSampler(),  # none that learns from what is only taken up
         )
+
+
+class _Shown(FrozenTrial):
+    """A trial as what learns is shown it; its settings are shared by all copies of it."""
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> _Shown:
+        """A running trial, or one that is complete."""
+        is_running = trial.state is TrialState.RUNNING
+        return cls(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING if is_running else TrialState.COMPLETE,
+            value=None if is_running else 0.0,
+            datetime_start=trial.datetime_start,
+            datetime_complete=None if is_running else trial.datetime_complete,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+
+    def __deepcopy__(self, memo: Any) -> _Shown:
+        # Optuna copies what it is given, at each draw anew, and changes the copy's number alone.
+        return copy.copy(self)
 
 
 def _written(values: Mapping[str, Any]) -> str:

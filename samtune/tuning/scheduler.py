@@ -7,6 +7,7 @@ trials as the first session would have; Ray's own ASHA forgets its rungs and nev
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -46,6 +47,7 @@ class Asha:
         self, rung_epochs: Sequence[int], reduction_factor: int, mode: Literal["min", "max"]
     ) -> None:
         self.rungs: dict[int, dict[str, float]] = {epoch: {} for epoch in rung_epochs}
+        self._in_order: dict[int, list[float]] = {epoch: [] for epoch in rung_epochs}
         self.reduction_factor = reduction_factor
         self.sign = 1 if mode == "max" else -1
 
@@ -55,10 +57,11 @@ class Asha:
         if rung is None or key in rung or not math.isfinite(value):
             return True
         score = self.sign * value
-        others = list(rung.values())
+        others = self._in_order[epoch]
+        cutoff = percentile(others, 100 * (1 - 1 / self.reduction_factor)) if others else score
         rung[key] = score
-        cutoff = np.percentile(others, 100 * (1 - 1 / self.reduction_factor)) if others else score
-        return bool(score >= cutoff)
+        bisect.insort(others, score)
+        return score >= cutoff
 
 
 class Hyperband:
@@ -98,6 +101,7 @@ class Median:
         self.grace_epochs = grace_epochs
         self.sign = 1 if mode == "max" else -1
         self._scores: dict[str, dict[int, float]] = {}
+        self._averages: dict[int, list[float]] = {}  # by epoch, in order
 
     def goes_on(self, key: str, epoch: int, value: float) -> bool:
         """Whether the trial's best value reaches the median average of the others."""
@@ -105,14 +109,20 @@ class Median:
         if epoch in scores or not math.isfinite(value):
             return True
         scores[epoch] = self.sign * value
-        averages = [
-            float(np.mean([other[e] for e in range(1, epoch + 1) if e in other]))
-            for name, other in self._scores.items()
-            if name != key and epoch in other
-        ]
-        if epoch < self.grace_epochs or len(averages) < 2:
-            return True
-        return max(scores.values()) >= float(np.median(averages))
+        others = self._averages.setdefault(epoch, [])
+        count = len(others)
+        median = (others[(count - 1) // 2] + others[count // 2]) / 2 if count > 1 else -math.inf
+        bisect.insort(others, float(np.mean([s for e, s in scores.items() if e <= epoch])))
+        return epoch < self.grace_epochs or max(scores.values()) >= median
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """What `numpy.percentile` says, to the last bit, of values that are in order already."""
+    place = (len(ordered) - 1) * (percent / 100)
+    below = math.floor(place)
+    low, high, share = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
+    # From the nearer of the two, as numpy does it.
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def new_scheduler(

@@ -42,6 +42,12 @@ def test_a_trial_counts_by_its_best_epoch(study_folder: StudyFolder, study_confi
     ]
 
 
+def test_the_ranking_is_made_once(study_folder: StudyFolder, study_config: Make) -> None:
+    study = _study(study_folder, study_config())
+    assert study.ranking is study.ranking
+    assert study.best is study.ranking[0]
+
+
 def test_by_the_last_epoch_only_finished_trials_compare(
     study_folder: StudyFolder, study_config: Make
 ) -> None:

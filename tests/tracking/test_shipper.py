@@ -23,7 +23,7 @@ from samtune.study.journal import Entry, Journal
 from samtune.study.single import train_single
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
-from samtune.tracking import fields
+from samtune.tracking import fields, reading
 from samtune.tracking.records import report
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
 from samtune.tuning import resume_study
@@ -480,3 +480,17 @@ def test_the_champion_is_right_on_images_as_people_have_them(
     assert (about["study"], about["trial"]) == ("trained", "t0001")
     assert about["classes"] == list("0123456789")
     assert about["input"]["takes"].startswith("float32 (B, channels, height, width), pixels from 0")
+
+
+def test_an_ended_trial_that_changes_all_the_same_is_seen_in_its_turn(
+    folder: StudyFolder, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ENDED_AT_ONCE", 1)
+    trial = folder.trial("t0003")
+    trial.hand_out(record_of(folder.config(), "t0003", {}), 1)
+    append(trial, 1)
+    trial.end(Outcome("stopped", 1))
+    shipper = Shipper(folder, uri)
+    assert shipper.ship().sent == 5
+    append(trial, 2)  # by a worker that was held up
+    assert sorted(shipper.ship().sent for _ in range(2)) == [0, 1]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from samtune.config.schema import SchedulerConfig
-from samtune.tuning.scheduler import Asha, Hyperband, Median, new_scheduler
+from samtune.tuning.scheduler import Asha, Hyperband, Median, new_scheduler, percentile
 
 
 def test_rungs_are_the_grace_epochs_times_powers_of_the_reduction_factor() -> None:
@@ -145,3 +147,60 @@ def test_hyperband_compares_within_a_bracket_only_and_its_last_stops_nobody() ->
     assert hyperband.goes_on(first, 1, 0.5)
     assert all(hyperband.goes_on(key, 1, 0.1) for key in in_bracket[1])
     assert not hyperband.goes_on(second, 1, 0.4)
+
+
+def _calls(work: Callable[[], object]) -> int:
+    """How many functions are called meanwhile, C's among them."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_an_epoch_costs_the_same_whatever_number_of_trials_came_before(name: str) -> None:
+    config = SchedulerConfig.model_validate({"name": name, "grace_epochs": 1})
+    rule = new_scheduler(config, 9, "max")
+    random = np.random.default_rng(0)
+
+    def trials(first: int, last: int) -> None:
+        for number in range(first, last):
+            for epoch in range(1, 10):
+                rule.goes_on(f"t{number:04d}", epoch, float(random.random()))
+
+    trials(0, 30)
+    early = _calls(lambda: trials(30, 60))
+    trials(60, 970)
+    assert _calls(lambda: trials(970, 1000)) <= 1.1 * early  # brackets differ a little
+
+
+def test_the_median_rule_is_its_definition() -> None:
+    random = np.random.default_rng(0)
+    for mode in ("max", "min"):
+        rule, sign = Median(2, mode), 1 if mode == "max" else -1  # type: ignore[arg-type]
+        seen: dict[str, list[float]] = {}
+        for _ in range(600):
+            key = f"t{random.integers(40):04d}"
+            curve = seen.setdefault(key, [])
+            curve.append(sign * round(float(random.random()), 1))
+            epoch = len(curve)
+            others = [np.mean(c[:epoch]) for k, c in seen.items() if k != key and len(c) >= epoch]
+            expected = epoch < 2 or len(others) < 2 or max(curve) >= np.median(others)
+            assert rule.goes_on(key, epoch, sign * curve[-1]) == expected
+
+
+def test_a_percentile_of_ordered_values_is_numpys_to_the_last_bit() -> None:
+    random = np.random.default_rng(0)
+    for size in range(1, 60):
+        values = sorted(random.random(size).tolist())
+        for factor in (2, 3, 4, 5, 7):
+            percent = 100 * (1 - 1 / factor)
+            assert percentile(values, percent) == np.percentile(values, percent)

@@ -1,0 +1,162 @@
+"""What a study's ended trials come to, in one file: derived, and never needed.
+
+A trial that has ended is read from its own files once. What was found lies in `index` from then on,
+with the size, times and inode of the three files that it was found in. Where any of these differs,
+or the index does not have its own checksum, the trial's files are read again, so that an index that
+is stale, damaged, of another study or gone changes nothing but the time that reading takes. Trials
+with any damage are never in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+import samtune
+from samtune.config.schema import TrialRecord
+from samtune.files import TEMPORARY, parse_json
+from samtune.study.journal import Entry
+from samtune.study.trial_folder import EndState, TrialFolder
+
+SCHEMA = 1
+TRIAL_FILES = ("trial.json", "epochs.jsonl", "outcome.json")
+FEWEST_NEW = 50
+NEW_SHARE = 0.1  # of a whole index: it is written so seldom that all writing stays in proportion
+SETTLED_NS = 2_000_000_000  # a file that is changed twice within a tick of its clock looks the same
+
+Stamp = tuple[int, ...]
+
+
+def stamp_of(folder: str, names: tuple[str, ...] = TRIAL_FILES) -> Stamp:
+    """Size, times and inode of each of these files, zeros for one that is not there."""
+    found: list[int] = []
+    for name in names:
+        try:
+            stat = os.stat(f"{folder}/{name}")
+        except OSError:
+            found += (0, 0, 0, 0)
+        else:
+            found += (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a trial's `trial.json` and its journal say."""
+
+    record: TrialRecord
+    epochs: list[Entry]
+
+
+class Head(NamedTuple):
+    """What is known of an ended trial before its content is parsed.
+
+    Attributes:
+        state, epoch, reason: its outcome.
+        value: the metric that it counts by.
+    """
+
+    key: str
+    stamp: Stamp
+    session: int
+    metric: str
+    mode: str
+    select: str
+    state: EndState
+    epoch: int
+    reason: str
+    value: float | None
+
+
+@dataclass(frozen=True)
+class _About:
+    """The index's first line.
+
+    Attributes:
+        sha256: of all that follows it.
+    """
+
+    schema: int
+    samtune: str
+    study_id: str
+    sha256: str
+
+
+_contents = TypeAdapter(Content)
+_heads = TypeAdapter(list[Head])
+
+
+class Index:
+    """The index of one study: what is read off it, and what is new.
+
+    Args:
+        path: where it lies.
+        study_id: whose it must be.
+    """
+
+    def __init__(self, path: Path, study_id: str) -> None:
+        self._path = path
+        self._study_id = study_id
+        self._lines: dict[str, tuple[Head, bytes]] = {}
+        self._kept: list[tuple[Head, Callable[[], bytes]]] = []
+        self._new = 0
+        self._is_read = False
+
+    def read(self) -> None:
+        """Takes in what the file says, if it is whole and this study's."""
+        self._is_read = True
+        with contextlib.suppress(OSError, ValueError):
+            about, _, rest = self._path.read_bytes().partition(b"\n")
+            wanted = _About(
+                SCHEMA, samtune.__version__, self._study_id, hashlib.sha256(rest).hexdigest()
+            )
+            if parse_json(about, _About) == wanted:
+                heads, *bodies = rest.split(b"\n")
+                found = zip(_heads.validate_json(heads), bodies, strict=True)
+                self._lines = {head.key: (head, body) for head, body in found}
+
+    def find(self, folder: TrialFolder) -> tuple[Head, Callable[[], Content]] | None:
+        """What it has of a trial and how to parse the rest; None if that may not hold any more."""
+        head, body = self._lines.get(folder.key, (None, b""))
+        if head is None or head.stamp != stamp_of(str(folder.root)):
+            return None
+        self._kept.append((head, lambda: body))
+        return head, lambda: _contents.validate_json(body, strict=True)
+
+    def add(self, head: Head, content: Content) -> None:
+        """Takes in a trial that was read from its files, which had this stamp before."""
+        newest = max(*head.stamp[1::4], *head.stamp[2::4])
+        if time.time_ns() - newest > SETTLED_NS:
+            self._kept.append((head, lambda: _contents.dump_json(content)))
+            self._new += 1
+
+    def close(self) -> None:
+        """Replaces the file, if it was read and enough is new; who may not write does without."""
+        if self._is_read and self._new >= max(FEWEST_NEW, NEW_SHARE * len(self._kept)):
+            self._write()
+        self._lines, self._kept, self._new = {}, [], 0
+
+    def _write(self) -> None:
+        lines = [json.dumps([head for head, _ in self._kept]).encode()]
+        lines += [body() for _, body in self._kept]
+        rest = b"\n".join(lines)
+        digest = hashlib.sha256(rest).hexdigest()
+        about = asdict(_About(SCHEMA, samtune.__version__, self._study_id, digest))
+        # Without waiting for the disk: a file that a power cut leaves torn is no index.
+        temporary = self._path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+        with contextlib.suppress(OSError):
+            try:
+                temporary.write_bytes(json.dumps(about).encode() + b"\n" + rest)
+                os.replace(temporary, self._path)
+            finally:
+                temporary.unlink(missing_ok=True)
