@@ -62,7 +62,7 @@ def main() -> None:
 
     from samtune.config.study_file import check_study
     from samtune.config.yaml_reader import parse_yaml
-    from samtune.tracking.process import wait_until_shipped
+    from samtune.tracking import wait_until_shipped
     from samtune.tuning import run_study
 
     here = Path(__file__).absolute().parent
