@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Before numpy is imported: threads that wait for each other in small matrices take whole cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import torch
 
 from samtune.config.schema import StudyConfig
@@ -48,7 +52,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _way_for_what_takes_longest(request: pytest.FixtureRequest) -> None:
     """The tests with Ray decide when all are done: the others leave them the cores they can use."""
     if "PYTEST_XDIST_WORKER" in os.environ and not request.node.get_closest_marker("ray"):
-        os.setpriority(os.PRIO_PROCESS, 0, 10)
+        os.setpriority(os.PRIO_PROCESS, 0, 19)  # Ray gives its workers 15
 
 
 @pytest.fixture(autouse=True)

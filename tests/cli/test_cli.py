@@ -7,6 +7,7 @@ import json
 import resource
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,13 @@ from rich.console import Console
 
 from samtune.cli import app
 from samtune.cli.summary import print_preview
+from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
+from samtune.config.trials import record_of
 from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
+from samtune.study import StudyFolder
+from samtune.study.trial_folder import Outcome
 from tests.commands import samtune_here
 from tests.conftest import TINY, Processor
 
@@ -456,3 +461,18 @@ def test_run_tries_sam_on_its_own_model_first(workplace: Path) -> None:
     said = " ".join(moving.stdout.split())
     assert "on counting this does not hold: the second pass moves no statistics" in said
     assert "self-check passed" not in said
+
+
+def test_a_done_study_without_a_usable_trial_exits_1_and_says_how_to_go_on(
+    tmp_path: Path, study_config: Callable[..., StudyConfig]
+) -> None:
+    config = study_config(("trials: 4", "trials: 1, baseline: false"))
+    folder = StudyFolder.create(tmp_path / "samtune_studies", config)
+    trial = folder.trial("t0001")
+    trial.hand_out(record_of(config, "t0001", {"sam.rho": 0.1, "optimizer.lr": 0.1}), 1)
+    trial.end(Outcome("failed", 1, "ValueError: this model cannot"))
+    resumed = samtune_here("resume", "tiny", cwd=tmp_path)
+    assert resumed.returncode == 1
+    assert "no trial of study 'tiny' can be used: 1 failed" in resumed.stderr
+    assert "ValueError: this model cannot" in resumed.stderr
+    assert "samtune resume tiny --retry-failed" in resumed.stderr

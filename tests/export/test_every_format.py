@@ -69,11 +69,16 @@ def made(name: str) -> tuple[nn.Module, About, Tensor, Tensor]:
     return network, said(recipe, size=size, task=task or data.task), images, expected
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", [*own_models(), TORCHVISION])
+def _cases() -> Iterator[Any]:
+    """Every model in every format; tracing a graph takes seconds."""
+    for name in (*own_models(), TORCHVISION):
+        for format in FORMATS:
+            is_slow = format in GRAPHS and name not in ("wide_resnet", "capsnet")
+            yield pytest.param(name, format, marks=[pytest.mark.slow] if is_slow else [])
+
+
+@pytest.mark.parametrize(("name", "format"), _cases())
 def test_every_format_gives_what_the_network_gives(tmp_path: Path, name: str, format: str) -> None:
-    if name in ("wrn_40_4", "wide_resnet_maxpool") and format in GRAPHS:
-        pytest.skip("as wide_resnet, but takes seconds")
     network, about, images, expected = made(name)
     path = write(tmp_path / f"model.{format}", network, about, format, about.num_classes)
     model = load_exported(path, format)

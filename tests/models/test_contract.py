@@ -17,21 +17,21 @@ from tests.models.small import SMALL, own_models
 CLASSES = 3
 TORCHVISION = [
     f"torchvision/{name}"
+    for name in ("mnasnet0_5", "mobilenet_v3_small", "resnet18", "squeezenet1_1")
+]
+SLOW = [
+    pytest.param(f"torchvision/{name}", marks=pytest.mark.slow)
     for name in (
         "densenet121",
         "efficientnet_b0",
         "googlenet",
-        "mnasnet0_5",
         "mobilenet_v2",
-        "mobilenet_v3_small",
         "regnet_y_400mf",
-        "resnet18",
         "shufflenet_v2_x0_5",
-        "squeezenet1_1",
     )
 ]
 TIMM = [f"timm/{name}" for name in ("mobilenetv3_small_050", "convnext_atto")]
-EVERY = [*own_models(), *TORCHVISION, *TIMM]
+EVERY = [*own_models(), *TORCHVISION, *SLOW, *TIMM]
 
 
 @pytest.fixture(autouse=True)

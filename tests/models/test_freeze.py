@@ -48,7 +48,7 @@ def is_frozen(name, parts):
 
 
 @pytest.mark.parametrize("optimizer", STEPS)
-@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("adaptive", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PARTS)
 def test_sam_leaves_frozen_parts_alone_and_trains_the_others(name, adaptive, optimizer):
     torch.manual_seed(0)

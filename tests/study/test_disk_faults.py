@@ -217,8 +217,8 @@ def test_another_attempt_of_the_same_session_is_fenced_alike(
     ("fault", "said"),
     [
         (fill, "No space left"),
-        (go_read_only, "Read-only file system"),
-        (wear_out, "Input/output error"),
+        pytest.param(go_read_only, "Read-only file system", marks=pytest.mark.slow),
+        pytest.param(wear_out, "Input/output error", marks=pytest.mark.slow),
     ],
 )
 def test_a_disk_that_fails_leaves_what_was_there_and_says_where(

@@ -258,13 +258,13 @@ def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
     workplace: Path, local_ray: None
 ) -> None:
     study_file = STUDY.replace(DEEDS, "[raise]").replace(
-        "search_space:", "search_space:\n  optimizer.lr: {choice: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}"
+        "search_space:", "search_space:\n  optimizer.lr: {choice: [0.1, 0.2, 0.3, 0.4]}"
     )
     mended = workplace / "this.mended"
     (workplace / "faults.yaml").write_text(
         study_file.replace("{name: misfit}", f"{{name: misfit, marker: {workplace / 'this'}}}")
     )
-    ran = _samtune("run", "faults.yaml", "study.trials=6")
+    ran = _samtune("run", "faults.yaml", "study.trials=4")
     assert ran.returncode == 1
     assert re.search(r"\d of \d trials failed in the same way", ran.stderr)
     assert "ValueError: this model cannot do five" in ran.stderr
@@ -277,24 +277,7 @@ def test_a_study_in_which_everything_fails_says_why_and_how_to_go_on(
     again = _samtune("resume", "faults", *retry)
     assert again.returncode == 0, again.stdout + again.stderr
     study = _holds("faults", again.stdout)
-    assert [t.state for t in study.trials] == ["finished"] * 6
-
-
-@pytest.mark.ray
-def test_a_done_study_without_a_usable_trial_exits_1_whichever_verb_says_so(
-    workplace: Path, local_ray: None
-) -> None:
-    study_file = STUDY.replace(DEEDS, "[raise]")
-    text = PLUGIN.replace("self.passes == 5", "self.passes == 1").replace("misfit", "useless")
-    (workplace / "useless_plugin.py").write_text(text)
-    (workplace / "faults.yaml").write_text(study_file.replace("misfit", "useless"))
-    ran = _samtune("run", "faults.yaml")
-    assert ran.returncode == 1
-    resumed = _samtune("resume", "faults", "--plugin", "useless_plugin")
-    assert resumed.returncode == 1
-    for ended in (ran, resumed):
-        assert "no trial of study 'faults' can be used: 1 failed" in ended.stderr
-        assert "--retry-failed" in ended.stderr
+    assert [t.state for t in study.trials] == ["finished"] * 4
 
 
 @pytest.mark.ray
@@ -373,7 +356,9 @@ def test_trials_share_one_data_set_unless_it_is_searched(
     (workplace / "counted_plugin.py").write_text(COUNTED)
     one, other = workplace / "one", workplace / "other"
     text = study_text.replace("{name: digits, label_noise: 0.4}", f"{{name: counted, file: {one}}}")
-    text = text.replace("study: {", "study: {register_model: false, ")
+    text = text.replace("study: {", "study: {register_model: false, ").replace(
+        "trials: 4", "trials: 2"
+    )
     if searched:
         space = f"search_space:\n  dataset.file: {{choice: [{one}, {other}]}}\n"
         text = text[: text.index("search_space:")] + space + "study: {trials: 4, sampler: grid}\n"
@@ -385,7 +370,7 @@ def test_trials_share_one_data_set_unless_it_is_searched(
         assert one.exists()
         assert other.exists()
     else:
-        assert len(study.trials) == 5
+        assert len(study.trials) == 3
         assert one.read_text() == "read\n"
     with pytest.raises(SamtuneError, match="study 'tiny' exists"):
         run_study("tiny.yaml", storage=workplace / "studies")

@@ -124,12 +124,12 @@ def _value(values: dict[str, Any], epoch: int) -> float:
 @pytest.mark.parametrize(
     ("name", "trials"),
     [
-        ("random", 200),
-        ("qmc", 200),
-        ("cmaes", 200),
-        ("tpe", 200),
-        ("grid", 200),
-        ("gp", 24),  # a draw of its 200th trial takes half a second
+        *((name, 40) for name in ("random", "qmc", "cmaes", "tpe", "grid")),
+        *(
+            pytest.param(name, 200, marks=pytest.mark.slow)
+            for name in ("random", "qmc", "cmaes", "tpe", "grid")
+        ),
+        ("gp", 20),  # a draw of its 200th trial takes half a second
     ],
 )
 def test_a_study_that_was_resumed_in_the_middle_draws_what_it_would_have_drawn(

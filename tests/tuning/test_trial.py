@@ -133,7 +133,7 @@ def test_a_worker_used_again_and_again_holds_no_more_than_before(
         ("epochs: 3, batch_size: 400", "epochs: 1, batch_size: 20"),
     )
     actor, most = start(), (0, 0, 0)
-    for number in range(2, 10):
+    for number in range(2, 8):
         trial = study_folder.trial(f"t{number:04d}")
         trial.hand_out(record_of(config, trial.key, {}), study_folder.manifest.session)
         assert actor.reset_config({**actor.config, "key": trial.key})
