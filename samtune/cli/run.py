@@ -66,7 +66,7 @@ def run(
             raise SamtuneError(found.missing)
         return
     where = storage / config.name
-    console.print(f"  folder     {where}, MLflow {_tracking_address()}\n")
+    console.print(f"  folder     {where}, MLflow {_tracking_address()}")
     attend(
         lambda listener: run_study(
             config,

@@ -98,10 +98,12 @@ def print_summary(console: Console, study: Study) -> None:
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
-    commands = [study.folder.command("show"), study.folder.command("export", "-o best.pt")]
+    command = study.folder.command
+    first = []
     if study.best and not study.best.is_baseline and not study.config.confirm:
-        commands.insert(0, study.folder.command("confirm"))
-    console.print("\nnext:  " + "\n       ".join(["samtune ui", *commands]), soft_wrap=True)
+        first = [command("confirm")]
+    others = [command("report"), command("ui"), command("export", "-o best.pt")]
+    console.print("\nnext:  " + "\n       ".join([*first, ", ".join(others)]), soft_wrap=True)
 
 
 def _print_failures(console: Console, study: Study) -> None:
