@@ -77,7 +77,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(name, format, marks=[pytest.mark.slow] if is_slow else [])
 
 
-@pytest.mark.parametrize(("name", "format"), _cases())
+@pytest.mark.parametrize(("name", "format"), list(_cases()))
 def test_every_format_gives_what_the_network_gives(tmp_path: Path, name: str, format: str) -> None:
     network, about, images, expected = made(name)
     path = write(tmp_path / f"model.{format}", network, about, format, about.num_classes)

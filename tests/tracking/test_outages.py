@@ -13,6 +13,7 @@ import pytest
 
 from samtune import tracking
 from samtune.study.folder import StudyFolder
+from samtune.study.journal import Journal
 from samtune.study.trial_folder import Outcome
 from tests.tracking.conftest import Proxy, append, assert_all_there
 
@@ -23,7 +24,7 @@ def _train(folder: StudyFolder, key: str, epochs: int, pause_s: float) -> list[f
     """Writes a trial's epochs as a worker does; returns how long each took to write."""
     trial = folder.trial(key)
     taken = []
-    for epoch in range(len(trial.journal.read_bytes().splitlines()) + 1, epochs + 1):
+    for epoch in range(len(Journal(trial.journal).epochs()) + 1, epochs + 1):
         started = time.perf_counter()
         append(trial, epoch)
         taken.append(time.perf_counter() - started)
