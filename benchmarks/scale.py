@@ -121,7 +121,7 @@ def play(storage: Path, config: StudyConfig) -> dict[str, Any]:
     before = _memory()
     with folder.session() as session:
         search = Search(folder, config, session, Silent())
-        search.sampler.ask = draws.add("ask", search.sampler.ask)  # type: ignore[method-assign]
+        search.sampler.ask = draws.add("ask", search.sampler.ask)  # type: ignore[method-assign]  # to time it
         epochs = _play(search, folder, landscape, trial_cost, epoch_cost)
     trials = len(draws.each) + 1
     handed_out = _without(trial_cost.each, draws.each)
@@ -231,7 +231,7 @@ def _without(whole: list[float], parts: list[float]) -> list[float]:
 
 def resume(storage: Path, name: str) -> dict[str, Any]:
     """Reads an ended study and hands out the first trial of twenty more."""
-    import ray.tune  # noqa: F401
+    import ray.tune  # noqa: F401 - a driver has it in its memory
 
     before, command, built, first, draws = _memory(), Cost(), Cost(), Cost(), Cost()
     with command.measured():  # what `samtune resume` does before Ray starts
@@ -241,7 +241,7 @@ def resume(storage: Path, name: str) -> dict[str, Any]:
     with folder.session() as session:
         with built.measured():
             search = Search(folder, config, session, Silent())
-        search.sampler.ask = draws.add("ask", search.sampler.ask)  # type: ignore[method-assign]
+        search.sampler.ask = draws.add("ask", search.sampler.ask)  # type: ignore[method-assign]  # to time it
         with first.measured():
             assert search.next_trial() is not None
     return {

@@ -34,6 +34,12 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few, and how many there are more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def size(count: float) -> str:
     """Bytes for people."""
     number, unit = _three_digits(count, ("B", "kB", "MB", "GB", "TB"))

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from samtune.analysis import audit, response, warnings_of
 from samtune.cli.console import table
+from samtune.report.answer import slice_columns, slice_rows
 from samtune.study import Study
-from samtune.words import describe, metric
 
 
 def print_response(console: Console, study: Study) -> None:
@@ -17,16 +17,9 @@ def print_response(console: Console, study: Study) -> None:
         return
     console.print(found.sentence, markup=False, soft_wrap=True)
     if found.rho is not None and found.slices:
-        rows = table("at", ">rho", ">as good as", f">{study.metric}", ">+-")
-        for band in found.slices:
-            low, high = band.plateau
-            rows.add_row(
-                describe({path: band.settings[path] for path in found.varied}),
-                f"{band.recommended:.2g}",
-                f"{low:.2g} to {high:.2g}",
-                metric(band.value),
-                metric(band.error),
-            )
+        rows = table(*slice_columns(found))
+        for row in slice_rows(found):
+            rows.add_row(*row)
         console.print(rows)
 
 

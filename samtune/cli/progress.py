@@ -56,7 +56,7 @@ class Progress:
         ended = [t for t in known if t.outcome is not None]
         self.total = len(ended) + before.left if before else to_run
         for trial in known:
-            self.trained_s += sum(entry.duration_s for entry in trial.epochs)
+            self.trained_s += trial.trained_s
         for trial in ended:
             self.values[trial.key] = trial.values
             if trial.is_baseline:
@@ -101,7 +101,7 @@ class Progress:
     def on_wait(self, key: str, reason: str) -> None:
         """The storage failed."""
 
-    def on_set_aside(self, key: str, reason: str) -> None:  # noqa: ARG002 - a listener's
+    def on_set_aside(self, key: str, reason: str) -> None:  # noqa: ARG002 - a listener's signature
         """The storage failed for too long."""
         self.running.pop(key, None)
 

@@ -14,7 +14,7 @@ from samtune.config.space import in_words
 from samtune.preflight import Preview, warnings_of
 from samtune.study import Study, Trial
 from samtune.training.selfcheck import Finding
-from samtune.words import big, describe, duration, metric, size
+from samtune.words import big, describe, duration, metric, size, some
 
 
 def print_preview(console: Console, preview: Preview) -> None:
@@ -108,15 +108,11 @@ def print_summary(console: Console, study: Study) -> None:
 
 def _print_failures(console: Console, study: Study) -> None:
     """Each reason once, with the trials that it ended; and how to try them again."""
-    by_reason: dict[str, list[str]] = {}
-    for trial in study.failed:
-        reason = f"{trial.state}: {trial.outcome.reason if trial.outcome else ''}"
-        by_reason.setdefault(reason, []).append(trial.key)
-    for reason, keys in by_reason.items():
-        shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    for reason, trials in study.failures.items():
+        shown = some([trial.key for trial in trials])
         console.print(f"{shown} {reason}", style="red", markup=False, soft_wrap=True)
-        console.print(f"  see {study.folder.command('logs', keys[0])}", soft_wrap=True)
-    if by_reason:
+        console.print(f"  see {study.folder.command('logs', trials[0].key)}", soft_wrap=True)
+    if study.failed:
         again = study.folder.command("resume", "--retry-failed")
         console.print(f"  try them again with {again}", soft_wrap=True)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from samtune.analysis.confirmations import confirmations
+from samtune.analysis.response import Response
 from samtune.report import confirmed as shown
 from samtune.report.parts import Part, Section, Subject, Table
 from samtune.study import Study, Trial
-from samtune.words import describe, duration, metric
+from samtune.words import describe, duration, metric, number
 
 TOP = 5
 MOST_ROWS = 200
@@ -32,17 +33,8 @@ def answer(subject: Subject) -> Section:
         parts.append(
             Table(
                 f"The rho to take at other settings, with the {study.metric} expected there.",
-                ["at", ">rho", ">as good as", f">{study.metric}", ">+-"],
-                [
-                    [
-                        describe({path: band.settings[path] for path in found.varied}),
-                        f"{band.recommended:.2g}",
-                        f"{band.plateau[0]:.2g} to {band.plateau[1]:.2g}",
-                        metric(band.value),
-                        metric(band.error),
-                    ]
-                    for band in found.slices
-                ],
+                slice_columns(found),
+                slice_rows(found),
             )
         )
     return Section("answer", "What it found", parts)
@@ -80,13 +72,32 @@ def all_trials(subject: Subject) -> Section:
     return Section("trials", "All trials", [_trials(study, in_order[:MOST_ROWS], caption)])
 
 
+def slice_columns(found: Response) -> list[str]:
+    """The headings of `slice_rows`; a number's column starts with `>`."""
+    return ["at", ">rho", ">as good as", f">{found.metric}", ">+-"]
+
+
+def slice_rows(found: Response) -> list[list[str]]:
+    """The rho to take at each combination of the other choices."""
+    return [
+        [
+            describe({path: band.settings[path] for path in found.varied}),
+            f"{band.recommended:.2g}",
+            f"{band.plateau[0]:.2g} to {band.plateau[1]:.2g}",
+            metric(band.value),
+            metric(band.error),
+        ]
+        for band in found.slices
+    ]
+
+
 def counted_by(study: Study) -> str:
     """`val_accuracy of the last epoch`."""
     return f"{study.metric} of the {study.config.study.select} epoch"
 
 
 def _state(study: Study) -> str:
-    trained = sum(e.duration_s for t in study.trials for e in t.epochs)
+    trained = sum(t.trained_s for t in study.trials)
     text = f"{study.tally[0].upper()}{study.tally[1:]}; {duration(trained)} of training in all."
     if study.state == "finished":
         return text
@@ -132,8 +143,4 @@ def _trials(study: Study, trials: list[Trial], caption: str) -> Table:
 
 
 def _value(trial: Trial, path: str) -> str:
-    return (
-        describe({"value": trial.values[path]}).removeprefix("value ")
-        if path in trial.values
-        else "-"
-    )
+    return number(trial.values[path]) if path in trial.values else "-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from samtune.analysis import warnings_of
 from samtune.report.parts import Items, Part, Section, Subject
+from samtune.words import some
 
 MOST_REASONS = 20
 
@@ -21,19 +22,11 @@ def caveats(subject: Subject) -> Section:
             "Nothing found: no best value at the end of its range, enough trials, no setting "
             "without effect, a validation split that can show the gain."
         )
-    by_reason: dict[str, list[str]] = {}
-    for trial in study.failed:
-        reason = trial.outcome.reason if trial.outcome else ""
-        by_reason.setdefault(f"{trial.state}: {reason}", []).append(trial.key)
-    if by_reason:
+    if study.failed:
         parts.append(f"{len(study.failed)} trials failed:")
-        shown = list(by_reason.items())[:MOST_REASONS]
-        parts.append(Items([f"{_keys(keys)} {reason}" for reason, keys in shown]))
+        shown = list(study.failures.items())[:MOST_REASONS]
+        parts.append(Items([f"{some([t.key for t in trials])} {why}" for why, trials in shown]))
     if study.damage:
         parts.append("Damaged files:")
         parts.append(Items([str(damage) for damage in study.damage]))
     return Section("caveats", "What speaks against it", parts)
-
-
-def _keys(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

@@ -20,7 +20,6 @@ SAMPLERS = {
     "qmc": "quasi-random numbers",
     "cmaes": "CMA-ES (Hansen 2016)",
     "gp": "a Gaussian process",
-    "nsga2": "NSGA-II (Deb et al. 2002)",
 }
 SCHEDULERS = {
     "asha": "asynchronous successive halving (Li et al. 2020)",
@@ -107,7 +106,8 @@ def _search(study: Study) -> str:
     text += "."
     if search.scheduler.name in SCHEDULERS:
         stopped = sum(t.state == "stopped" for t in study.trials)
-        text += f" {SCHEDULERS[search.scheduler.name]}".replace(" a", " A", 1)
+        rule = SCHEDULERS[search.scheduler.name]
+        text += f" {rule[0].upper()}{rule[1:]}"
         epochs = config.trial.training.epochs
         text += f" with a grace of {search.scheduler.grace(epochs)} epochs"
         if search.scheduler.name != "median":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from samtune.analysis.response import Response
@@ -74,7 +74,6 @@ class Subject:
 
     study: Study
     response: Response | None
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 Maker = Callable[[Subject], Section]

@@ -77,7 +77,8 @@ def against_rho(subject: Subject) -> Section:
         values = [s.value for s in used]
         if study.baseline and study.baseline.value is not None:
             values.append(study.baseline.value)
-        traces.append(_diverged(diverged, min(values)))
+        crosses = thinned(diverged, MOST_POINTS // 4)
+        traces.append(_diverged(crosses, [min(values)] * len(crosses)))
         count = len(diverged)
         shows += f" The red crosses, drawn at the least score: {count} diverged and {_have(count)} "
         shows += "no score."
@@ -223,18 +224,8 @@ def _map(study: Study, axis: Axis, used: Sequence[Scored], diverged: Sequence[Tr
     traces = [trace]
     with_it = thinned([t for t in diverged if axis.path in t.values], MOST_POINTS // 2)
     if with_it:
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "diverged",
-                "x": [t.config.sam.rho for t in with_it],
-                "y": [_place(t.values[axis.path], is_choice) for t in with_it],
-                "text": [label(f"{t.key} diverged: {describe(t.values)}") for t in with_it],
-                "hovertemplate": "%{text}<extra></extra>",
-                "marker": {"symbol": "x", "color": RED, "size": 9},
-            }
-        )
+        ys = [_place(t.values[axis.path], is_choice) for t in with_it]
+        traces.append(_diverged(with_it, ys))
     shows = (
         f"rho and {axis.path} of each trial, its {study.metric} as the colour: the brighter, the "
         "better. Round points finished, diamonds were stopped"
@@ -297,15 +288,14 @@ def _points(used: Sequence[Scored], colour: str, name: str) -> list[dict[str, An
     return made
 
 
-def _diverged(trials: Sequence[Trial], at: float) -> dict[str, Any]:
-    shown = thinned(trials, MOST_POINTS // 4)
+def _diverged(trials: Sequence[Trial], ys: Sequence[Any]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": "diverged",
-        "x": [t.config.sam.rho for t in shown],
-        "y": [at] * len(shown),
-        "text": [label(f"{t.key} diverged: {describe(t.values)}") for t in shown],
+        "x": [t.config.sam.rho for t in trials],
+        "y": list(ys),
+        "text": [label(f"{t.key} diverged: {describe(t.values)}") for t in trials],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"symbol": "x", "color": RED, "size": 9},
     }

@@ -34,7 +34,7 @@ def timeline(subject: Subject) -> Section:
     size, unit = next((size, unit) for least, size, unit in UNITS if seconds >= least)
     lanes = _lanes(spans)
     count = max(lanes) + 1
-    busy = sum(e.duration_s for t in study.trials for e in t.epochs)
+    busy = sum(t.trained_s for t in study.trials)
     best = {t.key for t in study.ranking[:20]}
     rows = list(zip(spans, lanes, strict=True))
     shown, notes = at_most(rows, [r for r in rows if r[0][2].key in best], MOST_POINTS)
@@ -101,13 +101,13 @@ def cost(subject: Subject) -> Section:
             "type": "scatter",
             "mode": "lines",
             "name": "Pareto front",
-            "x": [_seconds(t) for t in front],
+            "x": [t.trained_s for t in front],
             "y": [t.value for t in front],
             "line": line,
             "hoverinfo": "skip",
         }
     )
-    told = ", ".join(f"{t.key} ({metric(t.value)} for {duration(_seconds(t))})" for t in front[-4:])
+    told = ", ".join(f"{t.key} ({metric(t.value)} for {duration(t.trained_s)})" for t in front[-4:])
     shows = (
         f"{study.metric} that each trial counts by against the seconds its epochs took, evaluation "
         "included. On the green line, the Pareto front, no other trial is both better and "
@@ -126,7 +126,7 @@ def pareto(study: Study) -> list[Trial]:
     front: list[Trial] = []
     best = float("-inf")
     rated = [
-        (_seconds(t), -sign * t.value, t.key, t)
+        (t.trained_s, -sign * t.value, t.key, t)
         for t in study.trials
         if t.value is not None and t.state in ("finished", "stopped")
     ]
@@ -137,10 +137,6 @@ def pareto(study: Study) -> list[Trial]:
     return front
 
 
-def _seconds(trial: Trial) -> float:
-    return sum(e.duration_s for e in trial.epochs)
-
-
 def _scatter(
     trials: list[Trial], name: str, colour: str, size: int, filled: bool
 ) -> dict[str, Any]:
@@ -148,7 +144,7 @@ def _scatter(
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [_seconds(t) for t in trials],
+        "x": [t.trained_s for t in trials],
         "y": [t.value for t in trials],
         "text": [label(f"{t.key}: {describe(t.values)}") for t in trials],
         "hovertemplate": "%{text}<br>%{y:.4f} for %{x:.1f} s<extra></extra>",

@@ -96,6 +96,11 @@ class Trial:
         return self.selected_epoch.metrics[self.metric] if self.selected_epoch else None
 
     @property
+    def trained_s(self) -> float:
+        """How many seconds its epochs took."""
+        return sum(entry.duration_s for entry in self.epochs)
+
+    @property
     def precision(self) -> str:
         """`training.precision`; `auto` with what it came to, as in `auto (bf16)`."""
         return self.config.training.precision_in_words(e.precision for e in self.epochs)
@@ -206,6 +211,15 @@ class Study:
     def failed(self) -> list[Trial]:
         """The trials that ended in an error or for want of memory."""
         return [t for t in self.trials if t.state in FAILED_STATES]
+
+    @property
+    def failures(self) -> dict[str, list[Trial]]:
+        """The same by state and reason, as in `failed: ValueError: ...`."""
+        found: dict[str, list[Trial]] = {}
+        for trial in self.failed:
+            reason = trial.outcome.reason if trial.outcome else ""
+            found.setdefault(f"{trial.state}: {reason}", []).append(trial)
+        return found
 
     def counts(self) -> dict[str, int]:
         """How many trials are in each state."""

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +19,15 @@ from samtune.analysis.statistics import Difference, Mean
 from samtune.config.schema import Named
 from samtune.files import write_json
 from samtune.report import curves
+from samtune.report.methods import paragraph
 from samtune.report.page import write_report
 from samtune.report.parts import Plot, Subject
 from samtune.report.plots import MOST_POINTS, at_most
 from samtune.report.spent import pareto
 from samtune.study import Study, StudyFolder, open_study
 from samtune.study.manifest import Reading
-from tests.report.conftest import BASELINE, Page, read_page, risen_and_fallen
-from tests.synthetic import Run
+from tests.report.conftest import BASELINE, Page, config_of, read_page, risen_and_fallen
+from tests.synthetic import Run, write_study
 
 Paged = Callable[..., Page]
 SCRIPT = "<script>alert(1)</script>"
@@ -181,6 +183,21 @@ def test_a_confirmation_is_shown_with_its_table_and_verdict(paged: Paged) -> Non
     assert cells in shown.text
     assert "Means and paired differences of 5 seeds" in shown.text
     assert "300 images leave ± 2.5 points" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        ("asha", " Asynchronous successive halving (Li et al. 2020) with a grace of 1 epochs"),
+        ("hyperband", " Hyperband (Li et al. 2018) with a grace of 1 epochs"),
+        ("median", " The median stopping rule (Golovin et al. 2017) with a grace of 1 epochs"),
+    ],
+)
+def test_the_methods_name_the_scheduler_in_a_sentence(
+    tmp_path: Path, scheduler: str, said: str
+) -> None:
+    study = write_study(tmp_path, config_of(("name: asha", f"name: {scheduler}")), [])
+    assert said in paragraph(Subject(study, None))
 
 
 def test_the_methods_name_seeds_versions_and_the_space(page: Page, study: Study) -> None:
