@@ -54,6 +54,11 @@ class ExportedModel(nn.Module):
         return self.inner.network
 
 
+def with_preprocessing(network: nn.Module, about: About) -> Preprocessed:
+    """A network with the normalisation, and the scores, that are said of it."""
+    return Preprocessed(network, about.build_task(), about.input.mean, about.input.std)
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of file, or of folder, that models go home in.

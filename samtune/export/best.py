@@ -10,7 +10,7 @@ import torch
 
 from samtune.errors import SamtuneError
 from samtune.export.about import about, recommendation
-from samtune.export.base import ExportedModel, Format
+from samtune.export.base import ExportedModel, Format, with_preprocessing
 from samtune.export.comparison import check_same, plain_images
 from samtune.export.evaluation import measure_split
 from samtune.export.formats import FORMATS
@@ -68,8 +68,7 @@ def export(
     trained = load_trained(trial, study.config.study.resources.cpus)
     said = about(study.name, study.metric, trained)
     said = replace(said, recommendation=recommendation(study))
-    task = said.build_task()
-    model = Preprocessed(trained.model, task, said.input.mean, said.input.std).eval()
+    model = with_preprocessing(trained.model, said).eval()
 
     # Measured before the target exists: a file that is there is a file that works.
     temporary = path.with_name(f".{path.name}.unchecked")

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from samtune.errors import SamtuneError
 from samtune.export.about import KEY, About, parse_about
-from samtune.export.base import ExportedModel, Format, in_short
+from samtune.export.base import ExportedModel, Format, in_short, with_preprocessing
 from samtune.export.preprocessing import Preprocessed
 from samtune.files import write_atomically
 from samtune.models import architecture_alone, build_model
@@ -103,7 +103,7 @@ def _rebuilt(path: Path, weights: Any, found: Any) -> ExportedModel:
         load_into(network, weights)
         if about.model["in_channels"] != about.input.channels:
             raise ValueError("its recipe is of other channels than its images")
-        task = about.build_task()
+        model = with_preprocessing(network, about)
     except SamtuneError as error:
         raise SamtuneError(f"{path} cannot be loaded: {error}") from error
     except Exception as error:  # a recipe of another origin may say anything
@@ -111,7 +111,6 @@ def _rebuilt(path: Path, weights: Any, found: Any) -> ExportedModel:
             f"{path} is no file of `samtune export`, or one of another version: its model "
             f"cannot be built from its recipe: {in_short(error)}"
         ) from error
-    model = Preprocessed(network, task, about.input.mean, about.input.std)
     return ExportedModel(model, about).eval()
 
 

@@ -75,14 +75,13 @@ def _log(best: Trial, run_id: str, name: str, tags: dict[str, str]) -> str:
 
     from samtune.export import mlflow as flavor
     from samtune.export.about import about
+    from samtune.export.base import with_preprocessing
     from samtune.export.comparison import plain_images
-    from samtune.export.preprocessing import Preprocessed
     from samtune.study.weights import load_trained
 
     trained = load_trained(best)
     said = about(name, best.metric, trained)
     said = replace(said, model=redacted(said.model), config=redacted(said.config))
-    task = said.build_task()
     with sent_once():
         # Not inside `mlflow.start_run`, which would end the run anew: FINISHED, or FAILED where
         # the model cannot be logged.
@@ -92,7 +91,7 @@ def _log(best: Trial, run_id: str, name: str, tags: dict[str, str]) -> str:
             flavor=flavor,
             run_id=run_id,
             # The model of `samtune export --format mlflow`, which takes images as they are.
-            model=Preprocessed(trained.model, task, said.input.mean, said.input.std),
+            model=with_preprocessing(trained.model, said),
             about=said,
             example=plain_images(trained.data, 2),
             registered_model_name=name,

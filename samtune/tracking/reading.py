@@ -6,13 +6,12 @@ import os
 from collections.abc import Container
 
 from samtune.config.schema import StudyConfig
-from samtune.study.folder import StudyFolder
+from samtune.study.folder import STUDY_FILES, StudyFolder
 from samtune.study.index import stamp_of
 from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import TrialFolder
 
-STUDY_FILES = ("manifest.json", "study.yaml", "settings.json")
-
+OWN_FILES = (*STUDY_FILES, "settings.json")
 ENDED_AT_ONCE = 200
 
 Looked = tuple[int, bool, tuple[int, ...]]  # session, is running, and the files' stamp
@@ -44,7 +43,7 @@ class StudyReader:
         trials = self.folder.root / "trials"
         names = os.listdir(trials) if trials.is_dir() else []
         unended = [name for name in names if name not in self._ended]
-        own = self.folder.is_running, stamp_of(str(self.folder.root), STUDY_FILES)
+        own = self.folder.is_running, stamp_of(str(self.folder.root), OWN_FILES)
         return frozenset([own, *((name, stamp_of(f"{trials}/{name}")) for name in unended)])
 
     def _look_at_some_ended(self) -> None:
@@ -69,7 +68,7 @@ class StudyReader:
         return study
 
     def _read_config(self) -> StudyConfig:
-        stamp = stamp_of(str(self.folder.root), STUDY_FILES)
+        stamp = stamp_of(str(self.folder.root), OWN_FILES)
         if self._config is None or self._config[0] != stamp:
             self._config = stamp, self.folder.config()
         return self._config[1]

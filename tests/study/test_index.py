@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from samtune.study.history import encoded
 from samtune.study.journal import Entry
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome, trial_key
+from tests.opened import opened
 
 Make = Callable[..., StudyConfig]
 TRIALS = 60
@@ -73,44 +73,30 @@ def _told(study: Study) -> list[Any]:
     return [told, content, study.damage, [t.key for t in study.ranking], study.left]
 
 
-_WATCHERS: list[Callable[[str], None]] = []
-
-
-def _on_event(event: str, args: tuple[object, ...]) -> None:
-    if event == "open" and _WATCHERS and isinstance(args[0], str | bytes | Path):
-        for watch in _WATCHERS:
-            watch(str(args[0]))
-
-
-sys.addaudithook(_on_event)
-
-
 @contextmanager
 def _opened() -> Iterator[set[str]]:
-    """The trials of which a file is opened meanwhile."""
+    """The trials of which a file is opened meanwhile, once that is over."""
     found: set[str] = set()
-    _WATCHERS.append(lambda p: found.add(Path(p).parent.name) if "/trials/" in p else None)
-    try:
+    with opened() as paths:
         yield found
-    finally:
-        _WATCHERS.clear()
+    found.update(Path(path).parent.name for path in paths if "/trials/" in path)
 
 
 def test_reading_a_study_twice_opens_no_ended_trial_again(folder: StudyFolder) -> None:
-    with _opened() as opened:
+    with _opened() as trials:
         first = _read(folder)
         assert _told(first) == _told(_read(folder))
-    assert opened == set()
-    with _opened() as opened:
+    assert trials == set()
+    with _opened() as trials:
         assert _told(_read(folder, whole=True)) == _told(first)
-    assert len(opened) == TRIALS
+    assert len(trials) == TRIALS
 
 
 def test_only_the_trial_that_changed_is_opened(folder: StudyFolder) -> None:
     (folder.trial("t0007").root / "outcome.json").unlink()
-    with _opened() as opened:
+    with _opened() as trials:
         study = _read(folder)
-    assert opened == {"t0007"}
+    assert trials == {"t0007"}
     assert study.trial("t0007").state == "interrupted"
 
 
@@ -140,9 +126,9 @@ def test_a_wrong_index_changes_nothing_that_is_read(folder: StudyFolder, wrong: 
     if change:
         assert change(before) != before
         path.write_bytes(change(before))
-    with _opened() as opened:
+    with _opened() as trials:
         assert _told(_read(folder)) == expected
-    assert len(opened) == TRIALS
+    assert len(trials) == TRIALS
     assert path.read_bytes().partition(b"\n")[2] == before.partition(b"\n")[2]  # made anew
 
 
@@ -164,9 +150,9 @@ def test_an_index_of_the_same_files_elsewhere_is_not_believed(
     copy = tmp_path / "copies" / "tiny"
     os.makedirs(copy.parent)
     shutil.copytree(folder.root, copy)  # with the times that may be given
-    with _opened() as opened:
+    with _opened() as trials:
         assert _told(_read(StudyFolder(copy))) == _told(_read(folder))
-    assert len(opened) == TRIALS
+    assert len(trials) == TRIALS
 
 
 def test_a_file_that_may_still_be_changing_is_not_indexed(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from samtune.tracking import fields, reading
 from samtune.tracking.records import report
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
 from samtune.tuning import resume_study
+from tests.opened import opened
 from tests.tracking.conftest import T0, append, points_of, runs_of, write_study
 
 Make = Callable[..., StudyConfig]
@@ -372,30 +372,14 @@ def test_an_idle_round_reads_no_journal_and_asks_mlflow_nothing(
 ) -> None:
     shipper = Shipper(folder, uri)
     assert shipper.ship().sent == 4
-    opened: list[str] = []
-    _WATCHERS.append(lambda path: opened.append(path))
-    try:
+    with opened() as paths:
         assert shipper.ship() == Round()
-        assert [p for p in opened if "trials/" in p or p.endswith("mlflow.db")] == []
-        append(folder.trial("t0002"), 2)
-        opened.clear()
+    assert [p for p in paths if "trials/" in p or p.endswith("mlflow.db")] == []
+    append(folder.trial("t0002"), 2)
+    with opened() as paths:
         assert shipper.ship().sent == 1
-    finally:
-        _WATCHERS.clear()
-    journals = {Path(p).parent.name for p in opened if p.endswith("epochs.jsonl")}
+    journals = {Path(p).parent.name for p in paths if p.endswith("epochs.jsonl")}
     assert journals == {"t0002"}
-
-
-_WATCHERS: list[Callable[[str], None]] = []
-
-
-def _on_event(event: str, args: tuple[object, ...]) -> None:
-    if event == "open" and _WATCHERS and isinstance(args[0], str | bytes | Path):
-        for watch in _WATCHERS:
-            watch(str(args[0]))
-
-
-sys.addaudithook(_on_event)
 
 
 def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
