@@ -164,6 +164,17 @@ def test_a_file_that_may_still_be_changing_is_not_indexed(
     assert not (folder.root / "index").exists()
 
 
+def test_a_file_whose_time_was_set_back_is_not_indexed_before_it_has_settled(
+    study_folder: StudyFolder, like: TrialRecord
+) -> None:
+    for number in range(1, TRIALS + 1):
+        _write(study_folder, like, number, 0.5)
+        for path in study_folder.trial(trial_key(number)).root.iterdir():
+            os.utime(path, (1e9, 1e9))  # as an archive's files have it
+    _read(study_folder)
+    assert not (study_folder.root / "index").exists()
+
+
 def test_a_settings_file_that_contradicts_the_study_file_is_not_believed(
     folder: StudyFolder,
 ) -> None:
