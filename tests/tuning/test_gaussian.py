@@ -49,6 +49,12 @@ def test_it_predicts_what_sklearns_process_of_the_same_kernel_predicts() -> None
     np.testing.assert_allclose(covariance, spread, atol=1e-8)
 
 
+def test_of_one_trial_it_learns_no_length() -> None:
+    """What the likelihood says nothing of stays at the priors' middle."""
+    process = Process(np.full((1, 3), 0.5), np.zeros(1), np.zeros(1, int))
+    np.testing.assert_allclose(process._lengths, [0.4, 0.4, 1.0])
+
+
 def test_a_trial_that_begins_slowly_is_proposed_where_its_like_ended_well(
     study_config: Make,
 ) -> None:
