@@ -92,6 +92,21 @@ def test_reading_a_study_twice_opens_no_ended_trial_again(folder: StudyFolder) -
     assert len(trials) == TRIALS
 
 
+@pytest.mark.parametrize(("ended", "is_written"), [(49, False), (50, True)])
+def test_an_index_is_written_once_fifty_trials_are_new(
+    study_folder: StudyFolder,
+    like: TrialRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    ended: int,
+    is_written: bool,
+) -> None:
+    monkeypatch.setattr(index, "SETTLED_NS", 0)
+    for number in range(1, ended + 1):
+        _write(study_folder, like, number, 0.5)
+    _read(study_folder)
+    assert (study_folder.root / "index").exists() is is_written
+
+
 def test_only_the_trial_that_changed_is_opened(folder: StudyFolder) -> None:
     (folder.trial("t0007").root / "outcome.json").unlink()
     with _opened() as trials:
