@@ -107,6 +107,15 @@ def test_an_index_is_written_once_fifty_trials_are_new(
     assert (study_folder.root / "index").exists() is is_written
 
 
+def test_the_best_of_a_study_is_known_without_parsing_a_trial(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_contents", None)
+    study = _read(folder)
+    assert [t.key for t in study.ranking] == [trial_key(n) for n in range(TRIALS, 0, -1)]
+    assert (study.left, study.counts()) == (1, {"stopped": TRIALS})
+
+
 def test_only_the_trial_that_changed_is_opened(folder: StudyFolder) -> None:
     (folder.trial("t0007").root / "outcome.json").unlink()
     with _opened() as trials:
