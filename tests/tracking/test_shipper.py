@@ -33,8 +33,10 @@ Make = Callable[..., StudyConfig]
 
 
 def _ship(folder: StudyFolder, uri: str) -> int:
-    result = Shipper(folder, uri).ship()
+    shipper = Shipper(folder, uri)
+    result = shipper.ship()
     assert not result.failure
+    assert shipper.shipped.problems == {}
     return result.sent
 
 
