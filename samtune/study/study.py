@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -48,7 +48,7 @@ class Trial:
     metric: str
     mode: str
     select: str
-    read: Callable[[], Content] = field(repr=False, compare=False)
+    read: Callable[[], Content] = field(repr=False)
 
     @cached_property
     def _content(self) -> Content:
