@@ -7,8 +7,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_audit, print_response, print_warnings
+from samtune.cli.answer import (
+    print_audit,
+    print_pareto,
+    print_response,
+    print_tuned,
+    print_warnings,
+)
 from samtune.cli.console import table
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import StudyConfig
 from samtune.config.space import in_words
 from samtune.preflight import Preview, warnings_of
@@ -34,7 +41,9 @@ def print_preview(console: Console, preview: Preview) -> None:
             f"{big(corner.parameters)} parameters, {big(corner.macs)} multiply-adds{timed}"
         )
     how = f"{config.wanted_trials} trials by {config.study.sampler}"
-    how += ", and a baseline with rho = 0" if config.study.baseline else ""
+    how += ", and a baseline with rho = 0" if config.study.has_baseline else ""
+    if config.study.baseline == "tuned":
+        how += f", then tuned by as many in {baseline_name(config.name)}"
     console.print(f"  trials     {how}; up to {training.epochs} epochs{_steps(preview)}")
     console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
@@ -92,6 +101,8 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
+    print_tuned(console, study)
+    print_pareto(console, study)
     print_response(console, study)
     print_audit(console, study)
     print_warnings(console, study)
@@ -100,7 +111,7 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
     command = study.folder.command
     first = []
-    if study.best and not study.best.is_baseline and not study.config.confirm:
+    if study.best and not study.best.is_baseline and not study.config.belongs_to:
         first = [command("confirm")]
     others = [command("report"), command("ui"), command("export", "-o best.pt")]
     console.print("\nnext:  " + "\n       ".join([*first, ", ".join(others)]), soft_wrap=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from samtune.config.baseline import baseline_study
 from samtune.config.schema import Named, StudyConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
@@ -28,7 +29,7 @@ class Preview:
         precision: what trials compute in on this machine, `auto` resolved.
         corners: the smallest and the largest model.
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
-        epochs: what all trials together will train, about.
+        epochs: what all trials together will train, about, those of a tuned baseline too.
         disk_bytes: states and weights at the end, at most.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
         missing: why the data set is not there; then nothing is said of models, time and disk.
@@ -77,7 +78,10 @@ def preview(
     """
     free = free_space(storage)
     rungs = expected_rungs(config)
-    epochs = _expected_epochs(config, rungs)
+    studies = [config]
+    if config.study.baseline == "tuned":
+        studies.append(baseline_study(config, "", config.wanted_trials))
+    epochs = sum(_expected_epochs(study) for study in studies)
     fetchable = config.trial.dataset.params.get("download") is True
     try:
         data = _data(config.trial.dataset, fetch=fetch)
@@ -91,7 +95,7 @@ def preview(
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
         ends = [time_step(corner, config, data) for corner in ends]
-    trials = config.wanted_trials + config.study.baseline
+    trials = sum(study.wanted_trials + study.study.has_baseline for study in studies)
     # Weights and momentum (and an average) in each of two states, and the best weights once more.
     copies = 7 if _may_average(config) else 5
     disk = trials * copies * 4 * corners[-1].parameters
@@ -153,11 +157,12 @@ def _precision(config: StudyConfig) -> Precision:
     return resolve(config.trial.training.precision, torch.device("cuda" if on_gpu else "cpu"))
 
 
-def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:
+def _expected_epochs(config: StudyConfig) -> int:
     epochs = config.trial.training.epochs
+    rungs = expected_rungs(config)
     if not rungs:
-        return epochs * (config.wanted_trials + config.study.baseline)
-    total = epochs * config.study.baseline
+        return epochs * (config.wanted_trials + config.study.has_baseline)
+    total = epochs * config.study.has_baseline
     before = 0
     for epoch, trials in rungs:
         total += trials * (epoch - before)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from samtune.analysis.confirmations import confirmations
 from samtune.analysis.response import Response
+from samtune.analysis.tuned import tuned_in_words
 from samtune.report import confirmed as shown
 from samtune.report.parts import Part, Section, Subject, Table
 from samtune.study import Study, Trial
@@ -25,6 +26,8 @@ def answer(subject: Subject) -> Section:
     if found is not None:
         parts.append(found.sentence)
     parts += _gain(study)
+    if tuned := tuned_in_words(study):
+        parts.append(tuned)
     top = study.ranking[:TOP]
     if study.baseline and study.baseline.epochs and study.baseline not in top:
         top = [*top, study.baseline]

@@ -119,6 +119,8 @@ def _search(study: Study) -> str:
 def _comparison(study: Study) -> str:
     text = f"Trials were compared by {counted_by(study)}, on the validation split"
     text += ", beside a baseline with rho = 0" if study.baseline else ""
+    if tuned := study.tuned_baseline:
+        text += f" and the optimizer alone, tuned alike by {len(tuned.trials)} trials of its own"
     return f"{text}; the test split was not used in the search."
 
 
