@@ -18,7 +18,7 @@ from samtune.cli.console import table
 from samtune.config.baseline import baseline_name
 from samtune.config.schema import StudyConfig
 from samtune.config.space import in_words
-from samtune.preflight import Preview, warnings_of
+from samtune.preflight import Preview, gradients_per_step, warnings_of
 from samtune.study import Study, Trial
 from samtune.training.selfcheck import Finding
 from samtune.words import big, describe, duration, metric, size, some
@@ -50,8 +50,11 @@ def print_preview(console: Console, preview: Preview) -> None:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)
         console.print(f"  asha       about {reached}")
     cost = f"about {preview.epochs} epochs in all"
+    if preview.data:
+        cost += f", {big(preview.gradient_evaluations)} gradient evaluations"
     if preview.corners and all(corner.step_s for corner in preview.corners):
-        ends = [(c.step_s or 0) * preview.steps_per_epoch * preview.epochs for c in preview.corners]
+        steps = preview.steps_per_epoch * preview.gradients / gradients_per_step(config)
+        ends = [(corner.step_s or 0) * steps for corner in preview.corners]
         cost += f", {duration(min(ends))} to {duration(max(ends))} of one trial slot"
     disk = f"{size(preview.disk_free_bytes)} free on disk"
     if preview.corners:

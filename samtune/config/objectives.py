@@ -16,5 +16,5 @@ COSTS: Mapping[str, str] = {
 
 
 def mode_of(name: str) -> Literal["min", "max"]:
-    """Costs and losses are better when they are smaller, everything else when it is larger."""
-    return "min" if name in COSTS or name.endswith("loss") else "max"
+    """Costs, losses and errors are better when they are smaller, all else when it is larger."""
+    return "min" if name in COSTS or name.endswith(("loss", "error")) else "max"

@@ -30,6 +30,7 @@ class Preview:
         corners: the smallest and the largest model.
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
         epochs: what all trials together will train, about, those of a tuned baseline too.
+        gradients: the same in gradients of the whole training split, of which SAM costs more.
         disk_bytes: states and weights at the end, at most.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
         missing: why the data set is not there; then nothing is said of models, time and disk.
@@ -42,6 +43,7 @@ class Preview:
     corners: list[Corner]
     rungs: list[tuple[int, int]]
     epochs: int
+    gradients: float
     disk_bytes: int
     disk_free_bytes: int
     self_checks: dict[str, list[Finding] | str]
@@ -54,6 +56,11 @@ class Preview:
         if self.data is None:
             return 0
         return steps_per_epoch(self.config.trial.training, len(self.data.train))
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Of one image each, by all trials together, about; 0 where the data set is not there."""
+        return self.gradients * self.steps_per_epoch * self.config.trial.training.batch_size
 
 
 def preview(
@@ -82,6 +89,7 @@ def preview(
     if config.study.baseline == "tuned":
         studies.append(baseline_study(config, "", config.wanted_trials))
     epochs = sum(_expected_epochs(study) for study in studies)
+    gradients = sum(_expected_epochs(study) * gradients_per_step(study) for study in studies)
     fetchable = config.trial.dataset.params.get("download") is True
     try:
         data = _data(config.trial.dataset, fetch=fetch)
@@ -90,7 +98,8 @@ def preview(
             raise
         missing = str(error)
         words = (missing, fetchable)
-        return Preview(config, None, _precision(config), [], rungs, epochs, 0, free, {}, *words)
+        counts = rungs, epochs, gradients, 0, free
+        return Preview(config, None, _precision(config), [], *counts, {}, *words)
     corners = sorted(every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
@@ -100,7 +109,8 @@ def preview(
     copies = 7 if _may_average(config) else 5
     disk = trials * copies * 4 * corners[-1].parameters
     checks = self_checks(corners, config, data) if self_check else {}
-    return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
+    counts = rungs, epochs, gradients, disk, free
+    return Preview(config, data, _precision(config), ends, *counts, checks)
 
 
 def _data(dataset: Named, *, fetch: bool) -> DataSplits:
@@ -155,6 +165,14 @@ def _precision(config: StudyConfig) -> Precision:
     """What a trial would compute in, if it ran on this machine."""
     on_gpu = torch.cuda.is_available() and config.study.resources.gpus != 0
     return resolve(config.trial.training.precision, torch.device("cuda" if on_gpu else "cpu"))
+
+
+def gradients_per_step(config: StudyConfig) -> float:
+    """What a step of a study's trials costs, in gradients of a batch, as the base trial says."""
+    sam = config.trial.sam
+    if "sam.rho" in config.search_space:
+        sam = sam.model_copy(update={"rho": 1.0})  # which it is does not matter, but that it is
+    return sam.gradients_per_step(config.trial.training.epochs)
 
 
 def _expected_epochs(config: StudyConfig) -> int:

@@ -111,6 +111,13 @@ def _state(study: Study) -> str:
 
 def _gain(study: Study) -> Iterator[Part]:
     best, baseline = study.best, study.baseline
+    if study.config.baseline_of and best is not None:
+        yield (
+            f"Trials of {study.config.trial.optimizer.name} alone, to stand beside those with SAM "
+            f"of {study.config.belongs_to}: the best has {metric(best.value)} with "
+            f"{describe(best.values)}."
+        )
+        return
     if best is None or baseline is None or best.value is None or baseline.value is None:
         yield "There is no baseline (rho = 0) with a score, so what SAM gains cannot be told."
         return

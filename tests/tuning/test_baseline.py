@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from samtune.config.study_file import check_study, read_study, to_yaml
 from samtune.config.yaml_reader import parse_yaml
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.study.folder import StudyFolder
-from samtune.study.study import Study
+from samtune.study.study import Study, open_study
 from samtune.study.trial_run import run_trial
 from samtune.tracking.description import description
 from samtune.tuning.baseline import Tuning, check_free, tuning_of
 from samtune.tuning.confirm import Wanted, conclude, plan
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
-from tests.commands import samtune_here
+from tests.commands import samtune_here, start_samtune
 from tests.faults.oracle import accounts
 from tests.synthetic import Run, write_study
 from tests.tuning import test_confirm  # registers `confirm_linear`
@@ -261,28 +262,59 @@ def test_a_gain_is_held_against_the_better_baseline(tmp_path: Path) -> None:
 # --- with Ray
 
 
-@pytest.mark.ray
-def test_one_command_runs_both_halves_and_resume_extends_both(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
-) -> None:
-    import mlflow
-
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a study file of one worker and its plugin, as the current one."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "my_linear.py").write_text(test_confirm.PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
-    text = text.replace("trials: 4", "trials: 2, resources: {cpus: 2}, register_model: false")
+    cpus = f"resources: {{cpus: {os.cpu_count()}}}, register_model: false"
+    text = text.replace("trials: 4", f"trials: 2, {cpus}")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
-    ran = samtune_here("run", "tiny.yaml", cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+@pytest.mark.parametrize("half", ["tiny", "tiny-baseline"])
+def test_killed_in_either_half_the_searchs_name_is_enough_to_go_on(
+    workplace: Path, local_ray: None, half: str
+) -> None:
+    whole = samtune_here("run", "tiny.yaml", "--storage", "whole", cwd=workplace)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    process = start_samtune("run", "tiny.yaml", "training.epochs=2", "--verbose", cwd=workplace)
+    assert process.stdout is not None
+    lines = iter(process.stdout)
+    next(line for line in lines if line.startswith(f"study {half}:"))
+    next(line for line in lines if " epoch 1/" in line)
+    process.kill()
+    process.wait(60)
+    again = samtune_here("resume", "tiny", "--plugin", "my_linear", cwd=workplace)
+    assert again.returncode == 0, again.stdout + again.stderr
+    for name in ("tiny", "tiny-baseline"):
+        killed = open_study(name, workplace / "samtune_studies")
+        assert accounts(killed) == accounts(open_study(name, workplace / "whole"))
+        assert killed.session == (2 if name == half else killed.session)
+
+
+@pytest.mark.ray
+def test_one_command_runs_both_halves_and_resume_extends_both(
+    workplace: Path, local_ray: None
+) -> None:
+    import mlflow
+
+    ran = samtune_here("run", "tiny.yaml", cwd=workplace)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "sgd alone, optimizer.lr tuned as in tiny: 2 trials to run" in ran.stdout
     summary = ran.stdout.partition("study tiny: 3 finished")[2]
     assert "Tuned by 2 trials of its own, sgd alone has best val_accuracy" in summary
-    storage = tmp_path / "samtune_studies"
-    refused = samtune_here("resume", "tiny-baseline", "--plugin", "my_linear", cwd=tmp_path)
+    storage = workplace / "samtune_studies"
+    refused = samtune_here("resume", "tiny-baseline", "--plugin", "my_linear", cwd=workplace)
     assert "is the baseline of tiny: go on with `samtune resume tiny" in refused.stderr
 
     more = samtune_here(
-        "resume", "tiny", "--trials", "+1", "--plugin", "my_linear", "--json-events", cwd=tmp_path
+        "resume", "tiny", "--trials", "+1", "--plugin", "my_linear", "--json-events", cwd=workplace
     )
     assert more.returncode == 0, more.stdout + more.stderr
     events = [json.loads(line) for line in more.stdout.splitlines()]
@@ -293,10 +325,10 @@ def test_one_command_runs_both_halves_and_resume_extends_both(
     tuned = Study(search, search.config()).tuned_baseline
     assert tuned is not None
     assert [t.state for t in tuned.trials] == ["finished"] * 3
-    done = samtune_here("resume", "tiny", "--plugin", "my_linear", cwd=tmp_path)
+    done = samtune_here("resume", "tiny", "--plugin", "my_linear", cwd=workplace)
     assert "There is nothing to do" in done.stdout
 
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`samtune.trial` = 'study'")
