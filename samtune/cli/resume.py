@@ -76,8 +76,8 @@ def resume(
     console = new_console(silent=not detail.previews)
     print_damage(new_console(silent=detail is Detail.EVENTS), before.damage)
     to_run = before.left + (len(before.failed) if retry_failed else 0)
-    tuning = None if to_run else tuning_of(before)
-    to_tune = tuning.to_run(retry_failed=retry_failed) if tuning else 0
+    tuning = tuning_of(before)  # at once: it may refuse what has changed
+    to_tune = tuning.to_run(retry_failed=retry_failed) if tuning and not to_run else 0
     changes = changes_between(accepted, config)
     left = time_left(seconds_of(time_budget) if time_budget else None)
 

@@ -38,7 +38,7 @@ def rows(found: Confirmed) -> list[list[str]]:
 
 def settings(found: Confirmed) -> list[tuple[str, str]]:
     """Each finalist with its settings in words, and the tuned baseline with its own."""
-    tuned = [("tuned", found.tuned)] if found.tuned else []
+    tuned = [("tuned alone", found.tuned)] if found.tuned else []
     return [*((row.trial, describe(row.values)) for row in found.rows), *tuned]
 
 

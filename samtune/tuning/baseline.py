@@ -46,10 +46,11 @@ def tuning_of(search: Study) -> Tuning | None:
     """What there is and what is left of a search's tuned baseline; None where none is asked for.
 
     Args:
-        search: a study that is done; the baseline gets as many trials as it has begun.
+        search: once it is done, the baseline gets as many trials as it has begun.
 
     Raises:
-        SamtuneError: another study has the baseline's name.
+        SamtuneError: another study has the baseline's name, or what has changed in the search would
+            give the baseline's trials another meaning.
     """
     if search.config.study.baseline != "tuned":
         return None
