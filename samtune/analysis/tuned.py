@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samtune.config.schema import BEST
 from samtune.study import Study
-from samtune.words import describe, metric
+from samtune.words import count, describe, metric
 
 
 def tuned_in_words(study: Study) -> str:
@@ -21,8 +21,8 @@ def tuned_in_words(study: Study) -> str:
     if best is None or best.value is None:
         return f"No trial of {tuned.name} can be used ({tuned.tally}): the baseline is not tuned."
     text = (
-        f"Tuned by {len(tuned.trials)} trials of its own, {alone} has {study.config.study.select} "
-        f"{study.metric} {metric(best.value)} with {describe(best.values)} ({best.key} of "
+        f"Tuned by {count(len(tuned.trials), 'trial')} of its own, {alone} has "
+        f"{study.config.study.select} {study.metric} {metric(best.value)} with {describe(best.values)} ({best.key} of "
         f"{tuned.name})"
     )
     return f"{text}, above every trial with SAM." if tuned_is_best(study) else f"{text}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from samtune.cli.session import Detail, attend, sum_up
 from samtune.study import Study, open_study
+from samtune.words import count
 
 if TYPE_CHECKING:
     from samtune.tuning.baseline import Tuning
@@ -70,6 +71,7 @@ def _print_plan(console: Any, search: Study, tuning: Tuning, to_run: int) -> Non
     config = tuning.config
     console.print(
         f"\n[bold]study {config.name}[/]: {config.trial.optimizer.name} alone, "
-        f"{', '.join(config.search_space)} tuned as in {search.name}: {to_run} trials to run",
+        f"{', '.join(config.search_space)} tuned as in {search.name}: "
+        f"{count(to_run, 'trial')} to run",
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from samtune.config.base import Config, Value
 from samtune.registry import Count
+from samtune.words import count
 
 Settings = dict[str, Value | list[Value]]  # by path into `trial`
 
@@ -57,7 +58,7 @@ class TunedBaseline(Config):
     @property
     def equal(self) -> str:
         """What it has in common with a finalist."""
-        return f"equal epochs when tuned by {self.trials} trials"
+        return f"equal epochs when tuned by {count(self.trials, 'trial')}"
 
 
 class ConfirmConfig(Config):

@@ -158,6 +158,15 @@ def test_a_search_that_is_extended_extends_its_baseline(tmp_path: Path) -> None:
     assert after.left == 0
 
 
+def test_a_change_of_the_search_that_leaves_out_the_baselines_trials_is_refused(
+    tmp_path: Path,
+) -> None:
+    search, _ = _whole(tmp_path)
+    narrow = _config(("[0.01, 0.5], log: true", "[0.4999, 0.5]"))
+    with pytest.raises(SamtuneError, match=r"(?s)study .tiny-baseline. has trials.*leaves out t0"):
+        tuning_of(Study(search.folder, narrow))
+
+
 def test_another_study_of_its_name_is_left_alone(tmp_path: Path) -> None:
     search, tuned = _whole(tmp_path / "one")
     other = tmp_path / "one" / "other"
@@ -335,6 +344,31 @@ def test_one_command_runs_both_halves_and_resume_extends_both(
     assert tuned.best is not None
     assert parent.data.metrics["tuned_baseline_score"] == tuned.best.value
     assert "Tuned by 3 trials of its own" in parent.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.ray
+def test_the_baseline_of_a_study_that_was_run_without_is_tuned_later(
+    workplace: Path, local_ray: None
+) -> None:
+    ran = samtune_here("run", "tiny.yaml", "study.baseline=true", "--trials", "1", cwd=workplace)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Tuned by" not in ran.stdout
+    later = samtune_here(
+        "resume", "tiny", "study.baseline=tuned", "--plugin", "my_linear", cwd=workplace
+    )
+    assert later.returncode == 0, later.stdout + later.stderr
+    assert "changed    study.baseline: true -> tuned" in later.stdout
+    assert "optimizer.lr tuned as in tiny: 1 trial to run" in later.stdout
+    assert "Tuned by 1 trial of its own" in later.stdout
+    study = open_study("tiny", workplace / "samtune_studies")
+    assert study.config.study.baseline == "tuned"
+    assert len(study.trials) == 2
+    back = samtune_here(
+        "resume", "tiny", "study.baseline=true", "--plugin", "my_linear", cwd=workplace
+    )
+    assert "There is nothing to do" in back.stdout
+    study = open_study("tiny", workplace / "samtune_studies")
+    assert (study.config.study.baseline, study.tuned_baseline) == (True, None)
 
 
 def test_the_driver_decides_for_the_baseline_as_for_any_study(tmp_path: Path) -> None:
