@@ -22,8 +22,8 @@ def tuned_in_words(study: Study) -> str:
         return f"No trial of {tuned.name} can be used ({tuned.tally}): the baseline is not tuned."
     text = (
         f"Tuned by {count(len(tuned.trials), 'trial')} of its own, {alone} has "
-        f"{study.config.study.select} {study.metric} {metric(best.value)} with {describe(best.values)} ({best.key} of "
-        f"{tuned.name})"
+        f"{study.config.study.select} {study.metric} {metric(best.value)} with "
+        f"{describe(best.values)} ({best.key} of {tuned.name})"
     )
     return f"{text}, above every trial with SAM." if tuned_is_best(study) else f"{text}."
 
