@@ -56,5 +56,7 @@ def answer(study: Study) -> Answer:
 
 def _source(study: Study) -> str:
     """What an answer is made of; empty where it would not hold for long."""
+    studies = [study, *([study.tuned_baseline] if study.tuned_baseline else [])]
     rules = stamp_of(str(RULES), tuple(sorted(os.listdir(RULES))))
-    return f"{study.source}, rules {rules}" if study.source else ""
+    sources = [one.source for one in studies]
+    return f"{sources}, rules {rules}" if all(sources) else ""
