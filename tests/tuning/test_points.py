@@ -151,6 +151,8 @@ def test_a_resumed_study_learns_from_what_it_had_learned_from(
     again = Search(study_folder, config, 2, Silent())
     (told,) = again.sampler.study.trials
     assert (told.params["sam.rho"], told.value, told.intermediate_values) == (0.3, 0.5, {1: 0.5})
+    aside = study_folder.root / "warm_start.json.damaged-1"
+    assert (fate == "file damaged") is (aside.exists() and aside.read_text() == "[{")
 
 
 def test_a_setting_that_was_fixed_there_counts_where_it_can_be_drawn_here(
