@@ -7,15 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.analysis import audit, response, warnings_of
+from samtune.analysis import answer
+from samtune.analysis.confirmations import confirmations
 from samtune.analysis.pareto import pareto_set
-from samtune.cli.answer import (
-    print_audit,
-    print_pareto,
-    print_response,
-    print_tuned,
-    print_warnings,
-)
+from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
@@ -87,9 +82,7 @@ def _print_study(study: Study, most_rows: int) -> None:
         console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
     print_tuned(console, study)
     print_pareto(console, study)
-    print_response(console, study)
-    print_audit(console, study)
-    print_warnings(console, study)
+    print_answer(console, answer(study))
     print_damage(console, study.damage)
     for name, verdict in _verdicts(study).items():
         console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
@@ -97,8 +90,6 @@ def _print_study(study: Study, most_rows: int) -> None:
 
 def _verdicts(study: Study) -> dict[str, str]:
     """The verdict of each confirmation that has read the test split for this study, by its name."""
-    from samtune.analysis.confirmations import confirmations  # loads scipy
-
     return {name: found.verdict for name, found in confirmations(study).items()}
 
 
@@ -126,7 +117,7 @@ def _print_trial(trial: Trial) -> None:
 
 def study_json(study: Study) -> dict[str, Any]:
     """What `show NAME --json` prints."""
-    best, found, audited = study.best, response(study), audit(study)
+    best, found = study.best, answer(study)
     pareto = pareto_set(study)
     return {
         "name": study.name,
@@ -139,9 +130,9 @@ def study_json(study: Study) -> dict[str, Any]:
         "best_trial": best.key if best else None,
         "tuned_baseline": _tuned_json(study),
         "pareto": asdict(pareto) if pareto else None,
-        "response": asdict(found) if found else None,
-        "audit": asdict(audited) if audited else None,
-        "warnings": [asdict(warning) for warning in warnings_of(study)],
+        "response": asdict(found.response) if found.response else None,
+        "audit": asdict(found.audit) if found.audit else None,
+        "warnings": [asdict(warning) for warning in found.warnings],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
         "confirmations": _verdicts(study),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samtune.analysis import response, warnings_of
+from samtune.analysis import answer
 from samtune.analysis.pareto import (
     pareto_columns,
     pareto_in_words,
@@ -60,9 +60,9 @@ def _pareto(study: Study) -> str:
 
 
 def _said(study: Study) -> str:
-    found = response(study)
-    sentences = [tuned_in_words(study), found.sentence if found else ""]
-    sentences += [warning.sentence for warning in warnings_of(study)]
+    found = answer(study)
+    sentences = [tuned_in_words(study), found.response.sentence if found.response else ""]
+    sentences += [warning.sentence for warning in found.warnings]
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 
