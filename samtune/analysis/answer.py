@@ -56,7 +56,7 @@ def answer(study: Study) -> Answer:
 
 def _source(study: Study) -> str:
     """What an answer is made of; empty where it would not hold for long."""
-    studies = [study, *([study.tuned_baseline] if study.tuned_baseline else [])]
+    tuned = study.tuned_baseline
+    sources = [study.source, *([tuned.source] if tuned else [])]
     rules = stamp_of(str(RULES), tuple(sorted(os.listdir(RULES))))
-    sources = [one.source for one in studies]
-    return f"{sources}, rules {rules}" if all(sources) else ""
+    return f"{', '.join(sources)}, rules {rules}" if all(sources) else ""

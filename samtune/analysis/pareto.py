@@ -58,9 +58,10 @@ def pareto_set(study: Study) -> ParetoSet | None:
 
 def pareto_in_words(found: ParetoSet) -> str:
     """What the set is of."""
+    *others, last = found.metrics
     text = (
         f"Pareto set: {len(found.points)} of {found.trials} trials, beaten by none in "
-        f"{' and '.join(found.metrics)} together."
+        f"{', '.join(others)} and {last} together."
     )
     if found.unknown:
         text += f" Of {found.unknown} more an earlier samtune has not written down all of these."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from samtune.analysis import Response, answer
+from samtune.analysis import Answer, Response
 from samtune.analysis.pareto import (
     pareto_columns,
     pareto_in_words,
@@ -17,11 +17,8 @@ from samtune.report.answer import slice_columns, slice_rows
 from samtune.study import Study
 
 
-def print_answer(console: Console, study: Study) -> None:
+def print_answer(console: Console, found: Answer) -> None:
     """Which rho to take, whether the right trials were stopped, and what speaks against it."""
-    _print_tuned(console, study)
-    _print_pareto(console, study)
-    found = answer(study)
     if found.response:
         _print_response(console, found.response)
     if found.audit:
@@ -39,7 +36,7 @@ def _print_response(console: Console, found: Response) -> None:
         console.print(rows)
 
 
-def _print_pareto(console: Console, study: Study) -> None:
+def print_pareto(console: Console, study: Study) -> None:
     """The trials that none beats in all of `study.metrics`, where there are several."""
     if found := pareto_set(study):
         console.print(pareto_in_words(found), markup=False, soft_wrap=True)
@@ -49,7 +46,7 @@ def _print_pareto(console: Console, study: Study) -> None:
         console.print(rows)
 
 
-def _print_tuned(console: Console, study: Study) -> None:
+def print_tuned(console: Console, study: Study) -> None:
     """What tuning the optimizer alone came to, where that was asked for."""
     if sentence := tuned_in_words(study):
         console.print(sentence, markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import typer
 from samtune.analysis import answer
 from samtune.analysis.confirmations import confirmations
 from samtune.analysis.pareto import pareto_set
-from samtune.cli.answer import print_answer
+from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
@@ -80,7 +80,9 @@ def _print_study(study: Study, most_rows: int) -> None:
     if (left := len(in_order) - most_rows) > 0:
         every = study.folder.command("show", "--all")
         console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
-    print_answer(console, study)
+    print_tuned(console, study)
+    print_pareto(console, study)
+    print_answer(console, answer(study))
     print_damage(console, study.damage)
     for name, verdict in _verdicts(study).items():
         console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
@@ -115,7 +117,8 @@ def _print_trial(trial: Trial) -> None:
 
 def study_json(study: Study) -> dict[str, Any]:
     """What `show NAME --json` prints."""
-    best, found, pareto = study.best, answer(study), pareto_set(study)
+    best, found = study.best, answer(study)
+    pareto = pareto_set(study)
     return {
         "name": study.name,
         "state": study.state,

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_answer
+from samtune.analysis import answer
+from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import table
 from samtune.config.baseline import baseline_name
 from samtune.config.schema import StudyConfig
@@ -98,7 +99,9 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
-    print_answer(console, study)
+    print_tuned(console, study)
+    print_pareto(console, study)
+    print_answer(console, answer(study))
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)

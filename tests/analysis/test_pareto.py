@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samtune.analysis import answer
 from samtune.analysis.pareto import front, in_unit, objective, pareto_set
 from samtune.cli.show import study_json
 from samtune.config.objectives import mode_of
@@ -149,7 +150,7 @@ def test_the_set_is_said_in_json_page_and_tracker(study: Study) -> None:
     assert told["metrics"] == ["val_accuracy", "parameters", "gradient_evaluations"]
     assert [p["trial"] for p in told["pareto"]["points"]] == ["t0001", "t0002", "t0004"]
     assert "| t0002 | 0.8000 | 1k | 400 | rho 0.2 |" in description(study)
-    table, *plots = cost(Subject(study, None)).parts
+    table, *plots = cost(Subject(study, answer(study))).parts
     assert isinstance(table, Table)
     assert table.rows[0] == ["t0001", "0.9000", "4k", "400", "rho 0.1"]
     assert [isinstance(plot, Plot) for plot in plots] == [True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from samtune.analysis import warnings_of
+from samtune.analysis import answer, warnings_of
 from samtune.analysis.tuned import score_alone, tuned_in_words
 from samtune.cli.show import study_json
 from samtune.config.baseline import baseline_study, without_sam
@@ -259,6 +260,20 @@ def test_a_tuned_baseline_at_the_end_of_its_range_is_warned_of(tmp_path: Path) -
     assert any(
         line.startswith("In tiny-baseline, optimizer.lr: the best value, 0.0101,") for line in edges
     )
+
+
+def test_what_is_kept_of_the_answer_holds_for_this_very_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samtune.study.index.SETTLED_NS", -1)  # all was written long ago
+    study = _written(tmp_path, (0.7, 0.75), (0.2, 0.05))
+    assert "edge" not in [w.kind for w in answer(study).warnings]
+    shutil.rmtree(tmp_path / "tiny-baseline")
+    config = baseline_study(study.config, study.folder.study_id or "", 2)
+    alone = [Run({"optimizer.lr": 0.0101}, [0.4, 0.75])] * 2
+    write_study(tmp_path, config, alone)
+    again = Study(study.folder, study.config)
+    assert "edge" in [w.kind for w in answer(again).warnings]
 
 
 def test_a_gain_is_held_against_the_better_baseline(tmp_path: Path) -> None:
