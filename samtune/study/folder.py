@@ -3,7 +3,7 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
-      index                what the ended trials come to, so that none is parsed twice (`index`)
+      index, answer        what the ended trials come to, so that it is found once (`derived`)
       .tune/                         Ray Tune's own, while a driver runs
       requests/                      what other terminals ask of it (`requests`)
       trials/t0007/

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
-from samtune.study.index import Content, Head, Index, stamp_of
+from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
 from samtune.study.renaming import open_folder
 from samtune.study.trial_folder import (
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -47,7 +49,7 @@ class Trial:
     metric: str
     mode: str
     select: str
-    read: Callable[[], Content] = field(repr=False, compare=False)
+    read: Callable[[], Content] = field(repr=False)
 
     @classmethod
     def of(
@@ -178,6 +180,7 @@ class Study:
         self.is_archived = manifest.archived
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
+        self._stamps: dict[str, Stamp] = {}
         self._index = Index(folder.root / "index", manifest.study_id)
         if not whole:
             self._index.read()
@@ -235,6 +238,18 @@ class Study:
     def best(self) -> Trial | None:
         """The trial with the best metric, the baseline included."""
         return next(iter(self.ranking), None)
+
+    @cached_property
+    def source(self) -> str:
+        """A digest of all that this was read from; empty where a change might not change it.
+
+        It says which files of which settings were read, not what stands in them: a copy of the
+        folder has another one.
+        """
+        if self.is_running or not all(map(is_settled, self._stamps.values())):
+            return ""
+        said = [self.folder.study_id, self.config.model_dump_json(), sorted(self._stamps.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def trial(self, key: str) -> Trial:
         """One trial.
@@ -298,6 +313,7 @@ class Study:
         if found is None:
             return self._read(folder)
         head, read = found
+        self._stamps[folder.key] = head.stamp
         trial = Trial(
             key=folder.key,
             folder=folder,
@@ -315,6 +331,7 @@ class Study:
     def _read(self, folder: TrialFolder) -> Trial | None:
         # Before reading: what is written in between makes it another one.
         stamp, damaged = stamp_of(str(folder.root)), len(self.damage)
+        self._stamps[folder.key] = stamp
         record = self._record(folder)
         if record is None:
             return None
