@@ -135,9 +135,9 @@ WRONG = {
     "without its first line": lambda raw: raw.partition(b"\n")[2],
     "a bit flipped": lambda raw: _flipped(raw, len(raw) // 3),
     "a value changed": lambda raw: raw.replace(b'"val_accuracy":0.6', b'"val_accuracy":0.9'),
-    "of another study": lambda raw: raw.replace(b'"study_id": "', b'"study_id": "x'),
+    "of another study": lambda raw: raw.replace(b"of study ", b"of study x"),
     "of another version": lambda raw: raw.replace(b'"samtune": "', b'"samtune": "9'),
-    "of another schema": lambda raw: raw.replace(b'"schema": 1', b'"schema": 9'),
+    "of another schema": lambda raw: raw.replace(b"schema 1", b"schema 9"),
     "no text": lambda raw: b"\xff\x00" * 100,
 }
 
