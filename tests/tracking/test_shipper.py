@@ -33,8 +33,10 @@ Make = Callable[..., StudyConfig]
 
 
 def _ship(folder: StudyFolder, uri: str) -> int:
-    result = Shipper(folder, uri).ship()
+    shipper = Shipper(folder, uri)
+    result = shipper.ship()
     assert not result.failure
+    assert shipper.shipped.problems == {}
     return result.sent
 
 
@@ -81,16 +83,18 @@ def test_no_run_ends_before_it_starts(folder: StudyFolder, uri: str) -> None:
 
 
 def test_the_score_carries_its_epoch_and_that_epochs_time(folder: StudyFolder, uri: str) -> None:
-    append(folder.trial("t0002"), 2)
+    append(folder.trial("t0002"), 2, val_accuracy=0.4)
     worse = Entry(1, 1, 3, {"val_accuracy": 0.1, "train_loss": 1.0}, 0.5, 1_800_000_000_000, "", "")
     Journal(folder.trial("t0002").journal).append(worse)
     folder.trial("t0002").end(Outcome("finished", 3))
     _ship(folder, uri)
-    runs, client = runs_of(uri), mlflow.MlflowClient(uri)
-    for key, epoch in {"t0001": 3, "t0002": 2}.items():
-        (best,) = client.get_metric_history(runs[key].info.run_id, "score")
-        expected = (epoch, epoch / 10, T0 + 1000 * epoch)
-        assert (best.step, best.value, best.timestamp) == expected
+    runs = runs_of(uri)
+    best = {key: points_of(uri, run, "score") for key, run in runs.items()}
+    assert best == {
+        "t0001": [(3, 0.3, T0 + 3000)],
+        "t0002": [(2, 0.4, T0 + 2000)],
+        "study": [(0, 0.4, T0 + 2000)],
+    }
 
 
 @pytest.mark.parametrize("lost", [False, True])
