@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
@@ -198,6 +199,23 @@ class Study:
         """The run of the base trial without SAM."""
         return next((t for t in self.trials if t.is_baseline), None)
 
+    @cached_property
+    def tuned_baseline(self) -> Study | None:
+        """The study that tunes the optimizer alone, as far as it is; None where none was begun."""
+        if self.config.study.baseline != "tuned":
+            return None
+        storage, name = self.folder.root.parent, baseline_name(self.name)
+        if not (storage / name / "manifest.json").exists():
+            return None
+        try:
+            folder = StudyFolder.open(storage, name)
+            found = Study(folder, folder.config())
+        except SamtuneError:
+            return None  # `samtune resume` says what is wrong with it
+        owner = found.config.baseline_of
+        is_own = owner is not None and owner.study_id == self.folder.manifest.study_id
+        return found if is_own else None
+
     @property
     def state(self) -> str:
         """`running`, `interrupted` or `finished`."""
@@ -210,7 +228,7 @@ class Study:
         """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
-        baseline_due = self.config.study.baseline and self.baseline is None
+        baseline_due = self.config.study.has_baseline and self.baseline is None
         new = max(0, self.config.wanted_trials - sampled)
         if new and self.config.study.has_budget and self.budget.spent:
             new = 0
@@ -222,7 +240,7 @@ class Study:
         budget = Budget(self.config.study, self.config.mode)
         for trial in self.trials:
             for entry in trial.epochs:
-                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s, entry.metrics)
             if not trial.is_baseline and trial.can_win and trial.value is not None:
                 budget.note_value(trial.key, trial.value)
         return budget
@@ -361,7 +379,7 @@ class Study:
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
         """What the trial was handed out with; None where that is damaged."""
         remedy = "the trial is set aside until it is restored from a backup"
-        if folder.key == BASELINE_KEY and self.config.study.baseline:
+        if folder.key == BASELINE_KEY and self.config.study.has_baseline:
             remedy = "`samtune resume` writes it anew"
         found = "is gone"
         try:

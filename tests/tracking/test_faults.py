@@ -17,6 +17,7 @@ from samtune import tracking
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
 from samtune.tracking.faults import is_about_content, is_refusal, is_unanswered, is_unreachable
+from samtune.tracking.process import _Follower
 from samtune.tracking.records import report
 from samtune.tracking.shipper import Shipper
 from tests.tracking.conftest import (
@@ -242,3 +243,13 @@ def _shipping(root: Path) -> list[int]:
         if b"samtune.tracking" in words and str(root).encode() in words:
             found.append(int(entry.parent.name))
     return found
+
+
+def test_an_hour_without_mlflow_is_two_lines_of_the_log(
+    remote: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follower = _Follower(remote.root, "http://127.0.0.1:9")
+    for failure in ("", "nobody there", "nobody there", "", ""):
+        follower._say(failure)
+    said = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["nobody there", "MLflow takes everything again"]
