@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -180,18 +180,18 @@ class Shipper:
         best = study.best
         if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return
-        champion = {
+        champion: dict[str, Any] = {
             "trial": best.key,
             "epoch": best.selected_epoch.epoch,
             "model": self.folder.name,
         }
-        before = self.shipped.champion or champion
-        if before == champion and self.shipped.champion:
+        if self.shipped.champion == champion:
             return
+        before = (self.shipped.champion or champion).get("model", self.folder.name)
         run_id = self.shipped.trials[best.key].run_id
         try:
             load_code()
-            rename_model(self.client, str(before.get("model", self.folder.name)), self.folder.name)
+            rename_model(self.client, before, self.folder.name)
             register(self.client, self.uri, self.registry_uri, best, run_id, self.folder.name)
         except Exception as error:  # noqa: BLE001 - the user's model can raise anything
             self.shipped.problems[NOT_REGISTERED] = self._words(error)
