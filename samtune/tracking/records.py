@@ -56,6 +56,7 @@ class Shipped:
         parent: the study's own run.
         study_file, confirmation, page: the digests of the study file, `confirm.json` and
             `report.html` it has.
+        view: the digest of the view of the study's run table.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
         notes: what to tell the user once the study ends.
@@ -66,6 +67,7 @@ class Shipped:
     study_file: str = ""
     confirmation: str = ""
     page: str = ""
+    view: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None
     trials: dict[str, ShippedRun] = field(default_factory=dict)
@@ -89,7 +91,13 @@ class Shipped:
             self.trials[key].reset()
         else:
             self.parent.reset()
-            self.summary, self.study_file, self.confirmation, self.page = None, "", "", ""
+            self.summary, self.study_file, self.confirmation, self.page, self.view = (
+                None,
+                "",
+                "",
+                "",
+                "",
+            )
 
     def try_refused_again(self) -> None:
         """Forgets refusals: MLflow may think otherwise by now."""

@@ -223,6 +223,7 @@ class Shipper:
             problems = self.shipped.problems
             self._attempt(result, problems, "gains over the baseline", partial(writer.gains, study))
             self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
+            self._attempt(result, problems, "the shared view", partial(writer.view, study))
             self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
             self._attempt(result, problems, "confirm.json", partial(writer.confirmation, study))
             self._attempt(result, problems, REPORT_FILE, partial(writer.page, study))

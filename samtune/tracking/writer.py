@@ -23,6 +23,7 @@ from samtune.tracking.faults import is_about_content, words
 from samtune.tracking.records import Shipped, ShippedRun, run_status
 from samtune.tracking.redaction import redacted
 from samtune.tracking.runs import PARENT, PARENT_TAG, Runs
+from samtune.tracking.view import GAIN, SCORE, STATE_TAG, view, view_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 REASON_TAG = "samtune.reason"
 NOTE_TAG = "mlflow.note.content"  # shown as the run's description
-SCORE = "score"  # what a trial counts by, as `study.select` says
-GAIN = "gain_over_baseline"
 METRICS_PER_BATCH = 1000  # the server's own limits
 PARAMS_PER_BATCH = 100
 RUN_STATUS = {
@@ -161,6 +160,15 @@ class Writer:
                 self._points(record.run_id, [point])
                 record.gain = gain
 
+    def view(self, study: Study) -> None:
+        """The run table as the study wants it seen, among the experiment's shared views."""
+        info = self.found[PARENT].info
+        value = view(study, info.run_name, info.start_time)
+        digest = hashlib.sha256(value.encode()).hexdigest()
+        if self.shipped.view != digest:
+            self.client.set_experiment_tag(self.runs.experiment_id, view_tag(study), value)
+            self.shipped.view = digest
+
     def study_file(self, study: Study) -> None:
         """The resolved study file, without its secrets, as an artifact of the study's run."""
         raw = redacted(read_yaml(study.folder.root / "study.yaml").value)
@@ -264,7 +272,7 @@ class Writer:
         if chosen and trial.outcome:
             value = chosen.metrics[trial.metric]
             self._points(run_id, [Metric(SCORE, value, chosen.time_ms, chosen.epoch)])
-        self.client.set_tag(run_id, "samtune.state", trial.state)
+        self.client.set_tag(run_id, STATE_TAG, trial.state)
         reason = without_password(trial.outcome.reason) if trial.outcome else ""
         if reason or REASON_TAG in run.data.tags:  # of a failure that was tried again
             self.client.set_tag(run_id, REASON_TAG, fields.tag(reason))

@@ -47,7 +47,7 @@ def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> Non
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
     assert [r.data.tags["samtune.state"] for r in children] == ["finished", "interrupted"]
-    names = {"val_accuracy", "train_loss", "epoch_duration_s"}
+    names = {"val_accuracy", "train_loss", "time_per_epoch_s"}
     assert set(runs["t0002"].data.metrics) == names
     assert set(runs["t0001"].data.metrics) == {*names, "score"}
     assert runs["t0001"].data.params["sam.rho"] == "0.1"
