@@ -4,6 +4,7 @@
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
       index                what the ended trials come to, so that none is parsed twice (`index`)
+      data/                what data the trials have seen (`used_data`)
       .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under

@@ -56,7 +56,7 @@ def pages_of(study: Study, store: Store) -> Pages:
     known = shipped.trials
     best = [known[t.key].run_id for t in study.ranking[:COMPARED] if t.key in known]
     runs = f"/#/experiments/{experiment.experiment_id}/runs"
-    view = {**MODEL_TRAINING, "viewStateShareKey": study.folder.study_id}
+    view = {**MODEL_TRAINING, "viewStateShareKey": study.folder.manifest.study_id}
     return Pages(
         charts=_page(runs, {**view, "compareRunsMode": "CHART"}),
         trials=_page(runs, view),

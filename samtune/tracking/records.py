@@ -21,6 +21,7 @@ class ShippedRun:
         epochs: how many of the journal's it has been sent.
         last_ms: when the last of them ended: another time is another epoch.
         params: whether it has the parameters.
+        datasets: whether it has the training and validation split.
         state: what it was last told of the trial.
         gain: over the baseline, as it was last told.
         refused: what it does not want of it, and why; under "" if it is the whole of it.
@@ -30,6 +31,7 @@ class ShippedRun:
     epochs: int = 0
     last_ms: int = 0
     params: bool = False
+    datasets: bool = False
     state: str = ""
     gain: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -37,7 +39,7 @@ class ShippedRun:
     def reset(self) -> None:
         """Notes that MLflow has nothing of it."""
         self.run_id, self.epochs, self.last_ms = "", 0, 0
-        self.params, self.state, self.gain = False, "", None
+        self.params, self.datasets, self.state, self.gain = False, False, "", None
         self.refused.clear()
 
     def contradicts(self, trial: Trial) -> bool:

@@ -28,7 +28,7 @@ COLUMN_PIXELS = 150  # which shows the longest of the names
 
 def view_tag(study: Study) -> str:
     """The tag's name: one for each study of an experiment."""
-    return f"{TAG}{study.folder.study_id}"
+    return f"{TAG}{study.folder.manifest.study_id}"
 
 
 def view(study: Study, name: str, time_ms: int) -> str:
@@ -46,7 +46,7 @@ def view(study: Study, name: str, time_ms: int) -> str:
 
 def trials_filter(study: Study) -> str:
     """MLflow's words for the study's trials, without its own run."""
-    mine = f"tags.`{STUDY_TAG}` = '{study.folder.study_id}'"
+    mine = f"tags.`{STUDY_TAG}` = '{study.folder.manifest.study_id}'"
     return f"{mine} AND tags.`{TRIAL_TAG}` != '{PARENT}'"
 
 

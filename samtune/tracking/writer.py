@@ -7,9 +7,10 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.config.schema import StudyConfig
+from samtune.config.schema import StudyConfig, TrialConfig
 from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.files import sha256_of
@@ -17,7 +18,9 @@ from samtune.secrets import without_password
 from samtune.study.journal import Entry, now_ms
 from samtune.study.manifest import CONFIRM_FILE, REPORT_FILE
 from samtune.study.study import Study, Trial
+from samtune.study.used_data import used_data
 from samtune.tracking import fields
+from samtune.tracking.datasets import inputs
 from samtune.tracking.description import description
 from samtune.tracking.faults import is_about_content, words
 from samtune.tracking.records import Shipped, ShippedRun, run_status
@@ -81,6 +84,8 @@ class Writer:
         if not trial.epochs:
             del settings["training"]["precision"]  # what `auto` comes to, the worker tells
         self._params(run, record, settings, complete=bool(trial.epochs))
+        if trial.epochs:
+            self._datasets(record, trial.folder.study, trial.config)
         fresh = trial.epochs[record.epochs :]
         self._epochs(record, fresh)
         record.epochs = len(trial.epochs)
@@ -112,6 +117,7 @@ class Writer:
             self.shipped.parent,
             study.config.model_dump(include={"trial", "study"}, mode="json"),
         )
+        self._datasets(self.shipped.parent, study.folder.root, study.config.trial)
         return str(run.info.run_id)
 
     def summary(self, study: Study) -> None:
@@ -235,6 +241,15 @@ class Writer:
                 batch = params[start : start + PARAMS_PER_BATCH]
                 self.client.log_batch(run.info.run_id, params=batch)
         record.params = complete
+
+    def _datasets(self, record: ShippedRun, study: Path, config: TrialConfig) -> None:
+        """The splits it was trained and judged on; MLflow keeps each pair of run and split once."""
+        used = None if record.datasets else used_data(study, config)
+        if used is None:
+            return
+        with self._set_aside(record, "data sets"):
+            self.client.log_inputs(record.run_id, inputs(used, config.dataset))
+        record.datasets = True
 
     def _epochs(self, record: ShippedRun, fresh: Sequence[Entry]) -> None:
         try:

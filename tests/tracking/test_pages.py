@@ -78,7 +78,7 @@ def test_the_pages_show_the_studys_view_and_its_best_beside_each_other(
 def test_the_view_shows_the_studys_trials_by_score_and_what_they_searched(
     folder: StudyFolder, uri: str, tmp_path: Path, study_config: Make
 ) -> None:
-    tracking.sync(folder)
+    tracking.sync(StudyFolder(folder.root))  # as the process beside a driver knows it
     other = write_study(StudyFolder.create(tmp_path / "again", study_config()), {"t0001": 1})
     tracking.sync(other)
     views = _views(uri)
