@@ -327,6 +327,7 @@ class SearchConfig(Config):
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
         register_model: put the best trial's model into MLflow's registry when the study ends.
+        report: make the page of `samtune report` when the study ends, and put it into MLflow.
     """
 
     metric: str = "val_accuracy"
@@ -349,6 +350,7 @@ class SearchConfig(Config):
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
+    report: bool = Field(False, strict=True)
 
     @field_validator("scheduler", mode="before")
     @classmethod

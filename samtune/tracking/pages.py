@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
 
 from samtune.errors import SamtuneError
 from samtune.study.study import Study
+from samtune.tracking import links
 from samtune.tracking.records import Shipped
 from samtune.tracking.store import Store, use_client_environment
 from samtune.tracking.view import view_tag
 
 COMPARED = 5
-MODEL_TRAINING = {"workflowType": "machine_learning"}  # else a new browser shows GenAI's pages
 
 
 @dataclass(frozen=True)
@@ -55,21 +53,10 @@ def pages_of(study: Study, store: Store) -> Pages:
     shipped = Shipped.read(study.folder.root)
     known = shipped.trials
     best = [known[t.key].run_id for t in study.ranking[:COMPARED] if t.key in known]
-    runs = f"/#/experiments/{experiment.experiment_id}/runs"
-    view = {**MODEL_TRAINING, "viewStateShareKey": study.folder.manifest.study_id}
+    experiment_id = experiment.experiment_id
     return Pages(
-        charts=_page(runs, {**view, "compareRunsMode": "CHART"}),
-        trials=_page(runs, view),
-        compare=_compared(best, experiment.experiment_id) if len(best) > 1 else "",
-        study=_page(f"{runs}/{shipped.parent.run_id}", MODEL_TRAINING),
+        charts=f"/{links.charts_link(experiment_id, study)}",
+        trials=f"/{links.trials_link(experiment_id, study)}",
+        compare=f"/{links.compare_link(experiment_id, best)}" if len(best) > 1 else "",
+        study=f"/{links.run_link(experiment_id, shipped.parent.run_id)}",
     )
-
-
-def _compared(runs: list[str], experiment_id: str) -> str:
-    shown = {"runs": json.dumps(runs), "experiments": json.dumps([experiment_id])}
-    # That page looks for `?runs` by this very text, so `runs` comes first.
-    return _page("/#/compare-runs", {**shown, **MODEL_TRAINING})
-
-
-def _page(path: str, query: dict[str, str]) -> str:
-    return f"{path}?{urlencode(query, quote_via=quote)}"
