@@ -72,6 +72,31 @@ class Writer:
     def trial(self, study: Study, trial: Trial, parent: str) -> int:
         """Brings a trial's run to where its journal is; returns how many epochs went."""
         record = self.shipped.trials.setdefault(trial.key, ShippedRun())
+        run = self._run_of(trial, record, parent)
+        fresh = trial.epochs[record.epochs :]
+        is_news = record.state != trial.state or bool(fresh and trial.outcome)
+        gain = _gain_point(study, trial) if is_news else None
+        self._send(
+            record,
+            self._missing_params(run, record, _settings(trial)),
+            fresh,
+            [point for point in (_score_point(trial), gain) if point and is_news],
+            _state_tags(run, trial) if is_news else {},
+        )
+        record.params = bool(trial.epochs)  # what `auto` comes to, the worker tells
+        record.gain = gain.value if gain else record.gain
+        record.epochs = len(trial.epochs)
+        record.last_ms = trial.epochs[-1].time_ms if trial.epochs else 0
+        if trial.epochs:
+            self._datasets(record, study.folder.root, trial.config)
+        status = RUN_STATUS[trial.state]
+        is_as_made = status == run.info.status == "RUNNING" and not record.state
+        if is_news and not is_as_made:
+            self._status(run, status, fields.ended_ms(trial))
+        record.state = trial.state
+        return len(fresh)
+
+    def _run_of(self, trial: Trial, record: ShippedRun, parent: str) -> Run:
         if record.run_id and record.contradicts(trial):
             # The journal lost epochs to damage, and they were trained again: points cannot go.
             self.client.delete_run(record.run_id)
@@ -80,29 +105,7 @@ class Writer:
         started_ms = fields.started_ms(trial)
         run = self._run(trial.key, fields.run_name(trial), started_ms, {PARENT_TAG: parent})
         record.run_id = run.info.run_id
-        fresh = trial.epochs[record.epochs :]
-        is_news = record.state != trial.state or bool(fresh and trial.outcome)
-        params = self._missing_params(run, record, _settings(trial))
-        gain = _gain_point(study, trial) if is_news else None
-        score = [p for p in (_score_point(trial), gain) if p] if is_news else []
-        tags = _state_tags(run, trial) if is_news else {}
-        if not self._in_one(record.run_id, params, [*fields.points(fresh), *score], tags):
-            self._params(record, params)
-            self._epochs(record, fresh)
-            self._points(record.run_id, score)
-            for key, value in tags.items():
-                self.client.set_tag(record.run_id, key, value)
-        record.params = bool(trial.epochs)  # what `auto` comes to, the worker tells
-        record.gain = gain.value if gain else record.gain
-        record.epochs = len(trial.epochs)
-        record.last_ms = trial.epochs[-1].time_ms if trial.epochs else 0
-        if trial.epochs:
-            self._datasets(record, study.folder.root, trial.config)
-        status = RUN_STATUS[trial.state]
-        if is_news and not (status == run.info.status == "RUNNING" and not record.state):
-            self._status(run, status, fields.ended_ms(trial))
-        record.state = trial.state
-        return len(fresh)
+        return run
 
     def parent(self, study: Study) -> str:
         """The id of the study's own run, with its parameters."""
@@ -239,28 +242,35 @@ class Writer:
         self.found[key] = run
         return run
 
-    def _in_one(
-        self, run_id: str, params: list[Param], points: list[Metric], tags: dict[str, str]
-    ) -> bool:
-        """Sends all in one request, which costs more than what it holds; False if that cannot be.
+    def _send(
+        self,
+        record: ShippedRun,
+        params: list[Param],
+        fresh: Sequence[Entry],
+        score: list[Metric],
+        tags: dict[str, str],
+    ) -> None:
+        """All in one request, which costs more than what it holds, or else part by part.
 
-        Of what is refused as a whole, the parts are to be tried one by one.
+        Of what is refused as a whole, the parts may be taken.
         """
         from mlflow.entities import RunTag
 
-        if not (params or points or tags):
-            return True
+        points = [*fields.points(fresh), *score]
         size = len(params) + len(points) + len(tags)
-        if len(params) > PARAMS_PER_BATCH or size > METRICS_PER_BATCH:
-            return False
-        try:
-            sent = [RunTag(key, value) for key, value in tags.items()]
-            self.client.log_batch(run_id, points, params, sent)
-        except Exception as error:
-            if not self._is_refused(error):
-                raise
-            return False
-        return True
+        if 0 < size <= METRICS_PER_BATCH and len(params) <= PARAMS_PER_BATCH:
+            try:
+                sent = [RunTag(key, value) for key, value in tags.items()]
+                self.client.log_batch(record.run_id, points, params, sent)
+                return
+            except Exception as error:
+                if not self._is_refused(error):
+                    raise
+        self._params(record, params)
+        self._epochs(record, fresh)
+        self._points(record.run_id, score)
+        for key, value in tags.items():
+            self.client.set_tag(record.run_id, key, value)
 
     def _missing_params(
         self, run: Run, record: ShippedRun, settings: dict[str, Any]
