@@ -45,7 +45,7 @@ def pages_of(study: Study, store: Store) -> Pages:
         experiment = MlflowClient(store.uri).get_experiment_by_name(study.name)
     except MlflowException as error:
         raise SamtuneError(f"MLflow at {store.address} cannot be asked: {error.message}") from error
-    if experiment is None or view_tag(study) not in experiment.tags:
+    if experiment is None or view_tag(study.folder.manifest.study_id) not in experiment.tags:
         raise SamtuneError(
             f"MLflow at {store.address} holds nothing of study {study.name!r} yet: send it with "
             f"`{study.folder.command('sync')}`"

@@ -26,9 +26,9 @@ MOST_SCATTERS = 6
 COLUMN_PIXELS = 150  # which shows the longest of the names
 
 
-def view_tag(study: Study) -> str:
+def view_tag(study_id: str) -> str:
     """The tag's name: one for each study of an experiment."""
-    return f"{TAG}{study.folder.manifest.study_id}"
+    return f"{TAG}{study_id}"
 
 
 def view(study: Study, name: str, time_ms: int) -> str:

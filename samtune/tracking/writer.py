@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samtune.analysis import response
+from samtune.analysis import answer
 from samtune.config.schema import StudyConfig, TrialConfig
 from samtune.config.study_file import to_yaml
 from samtune.config.yaml_reader import read_yaml
@@ -140,10 +140,13 @@ class Writer:
         best, baseline = study.best, study.baseline
         status = run_status(study)
         summary: dict[str, Any] = {
+            "study": study.name,  # which its description names
             "status": status,
             "best": best and [best.key, best.value],
             "baseline": baseline and baseline.value,
         }
+        if tuned := study.tuned_baseline:
+            summary["tuned"] = [tuned.state, tuned.best and tuned.best.value]
         if self.shipped.summary == summary:
             return
         run = self.found[PARENT]
@@ -153,6 +156,8 @@ class Writer:
             if baseline and baseline.value is not None:
                 points.append(Metric(f"baseline_{SCORE}", baseline.value, when, 0))
                 points.append(Metric(GAIN, _gain(study, best), when, 0))
+            if tuned and not tuned.left and tuned.best and tuned.best.value is not None:
+                points.append(Metric(f"tuned_baseline_{SCORE}", tuned.best.value, when, 0))
             self._points(run.info.run_id, points)
             self.client.set_tag(run.info.run_id, "samtune.best_trial", best.key)
         if status != "RUNNING":
@@ -163,14 +168,14 @@ class Writer:
 
     def _answer(self, study: Study, run_id: str) -> None:
         """What the study has found, as its description, which shows its plot."""
-        found, link = response(study), ""
+        found, link = answer(study).response, ""
         drawn = score_against_rho(study, found) if found else ""
         if drawn:
             with self._set_aside(self.shipped.parent, PLOT_FILE):
                 self.client.log_text(run_id, drawn, PLOT_FILE)
                 link = f"![score against rho]({artifact_link(run_id, PLOT_FILE)})"
         charts = f"[Its trials in charts]({charts_link(self.runs.experiment_id, study)})"
-        self.client.set_tag(run_id, NOTE_TAG, fields.tag(description(study, found, charts, link)))
+        self.client.set_tag(run_id, NOTE_TAG, fields.tag(description(study, charts, link)))
 
     def gains(self, study: Study) -> None:
         """By how much each ended trial is better than the baseline, once that has finished."""
@@ -186,7 +191,9 @@ class Writer:
         value = view(study, info.run_name, info.start_time)
         digest = hashlib.sha256(value.encode()).hexdigest()
         if self.shipped.view != digest:
-            self.client.set_experiment_tag(self.runs.experiment_id, view_tag(study), value)
+            self.client.set_experiment_tag(
+                self.runs.experiment_id, view_tag(self.runs.study_id), value
+            )
             self.shipped.view = digest
 
     def study_file(self, study: Study) -> None:
@@ -222,7 +229,7 @@ class Writer:
         self.client.set_tag(run_id, "samtune.verdict", fields.tag(found["verdict"]))
         ends = [fields.ended_ms(trial) for trial in study.trials]
         points = [
-            Metric(f"gain_at_{baseline['equal'].replace(' ', '_')}", gain["mean"], max(ends), 0)
+            Metric(f"gain_at_{_metric_name(baseline['equal'])}", gain["mean"], max(ends), 0)
             for row in found["rows"]
             for baseline in row["baselines"]
             if row["trial"] == found["chosen"] and (gain := baseline["gain"])
@@ -368,6 +375,11 @@ def _gain_point(study: Study, trial: Trial) -> Metric | None:
     if not trial.outcome or chosen is None:
         return None
     return Metric(GAIN, _gain(study, trial), chosen.time_ms, chosen.epoch)
+
+
+def _metric_name(equal: str) -> str:
+    """`equal_epochs`, and `equal_epochs_when_tuned` whatever the number of trials."""
+    return equal.partition(" by ")[0].replace(" ", "_")
 
 
 def _gain(study: Study, trial: Trial) -> float:
