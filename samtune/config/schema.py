@@ -336,6 +336,7 @@ class SearchConfig(Config):
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
         register_model: put the best trial's model into MLflow's registry when the study ends.
+        report: make the page of `samtune report` when the study ends, and put it into MLflow.
         keep_weights: so many of the best trials keep their weights, and the baseline; null is all.
     """
 
@@ -361,6 +362,7 @@ class SearchConfig(Config):
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
+    report: bool = Field(False, strict=True)
     keep_weights: Count | None = 5
 
     @field_validator("scheduler", mode="before")

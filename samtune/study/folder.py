@@ -4,6 +4,7 @@
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
       index, answer        what the ended trials come to, so that it is found once (`derived`)
+      data/                what data the trials have seen (`used_data`)
       .tune/                         Ray Tune's own, while a driver runs
       requests/                      what other terminals ask of it (`requests`)
       trials/t0007/
