@@ -24,6 +24,7 @@ from samtune.cli import (
     report,
     resume,
     run,
+    sharpness,
     show,
     sync,
     train,
@@ -50,6 +51,7 @@ app.command("show")(show.show)
 app.command("logs")(logs.logs)
 app.command("report")(report.report)
 app.command("plot")(report.plot)
+app.command("sharpness")(sharpness.sharpness)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
