@@ -6,7 +6,7 @@ import contextlib
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,12 @@ def curvature(
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    hessian = _operator(loss)
+    with _quietly():
+        hessian = _operator(loss)
 
     def times(vector: NDArray[Any]) -> NDArray[Any]:
-        product: NDArray[Any] = hessian @ vector.reshape(-1)
+        with _quietly():
+            product: NDArray[Any] = hessian @ vector.reshape(-1)
         tick()
         return product
 
@@ -84,9 +86,7 @@ def curvature(
 
 def _operator(loss: FixedLoss) -> Any:
     """The Hessian as a SciPy operator, once the loss has shown that it is the same each time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it imports speaks of torch's future
-        from curvlinops import HessianLinearOperator
+    from curvlinops import HessianLinearOperator
 
     # A weight that the loss does not depend on has no gradient, which curvlinops insists on.
     loss.backward(loss.batches[0])
@@ -94,15 +94,13 @@ def _operator(loss: FixedLoss) -> Any:
     loss.model.zero_grad()
     data = [({"inputs": inputs, "targets": targets}, targets) for inputs, targets in loss.batches]
     try:
-        # It prints the numbers that differ.
-        with contextlib.redirect_stdout(io.StringIO()):
-            operator = HessianLinearOperator(
-                _LossOfBatch(loss),
-                _AsItIs(),
-                params,
-                data,
-                batch_size_fn=lambda batch: len(batch["targets"]),
-            )
+        operator = HessianLinearOperator(
+            _LossOfBatch(loss),
+            _AsItIs(),
+            params,
+            data,
+            batch_size_fn=lambda batch: len(batch["targets"]),
+        )
     except RuntimeError as error:
         reason = "its loss differs from one pass to the next"
         raise NoCurvatureError(
@@ -134,3 +132,11 @@ class _AsItIs(nn.Module):
 
 def _in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps off the terminal what torch says of its own future, and what curvlinops prints."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
