@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from samtune.config.baseline import baseline_study
 from samtune.config.schema import Named, StudyConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
@@ -28,7 +29,8 @@ class Preview:
         precision: what trials compute in on this machine, `auto` resolved.
         corners: the smallest and the largest model.
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
-        epochs: what all trials together will train, about.
+        epochs: what all trials together will train, about, those of a tuned baseline too.
+        gradients: the same in gradients of the whole training split, of which SAM costs more.
         disk_bytes: states and weights at the end, at most.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
         missing: why the data set is not there; then nothing is said of models, time and disk.
@@ -41,6 +43,7 @@ class Preview:
     corners: list[Corner]
     rungs: list[tuple[int, int]]
     epochs: int
+    gradients: float
     disk_bytes: int
     disk_free_bytes: int
     self_checks: dict[str, list[Finding] | str]
@@ -53,6 +56,11 @@ class Preview:
         if self.data is None:
             return 0
         return steps_per_epoch(self.config.trial.training, len(self.data.train))
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Of one image each, by all trials together, about; 0 where the data set is not there."""
+        return self.gradients * self.steps_per_epoch * self.config.trial.training.batch_size
 
 
 def preview(
@@ -77,7 +85,11 @@ def preview(
     """
     free = free_space(storage)
     rungs = expected_rungs(config)
-    epochs = _expected_epochs(config, rungs)
+    studies = [config]
+    if config.study.baseline == "tuned":
+        studies.append(baseline_study(config, "", config.wanted_trials))
+    epochs = sum(_expected_epochs(study) for study in studies)
+    gradients = sum(_expected_epochs(study) * gradients_per_step(study) for study in studies)
     fetchable = config.trial.dataset.params.get("download") is True
     try:
         data = _data(config.trial.dataset, fetch=fetch)
@@ -86,17 +98,19 @@ def preview(
             raise
         missing = str(error)
         words = (missing, fetchable)
-        return Preview(config, None, _precision(config), [], rungs, epochs, 0, free, {}, *words)
+        counts = rungs, epochs, gradients, 0, free
+        return Preview(config, None, _precision(config), [], *counts, {}, *words)
     corners = sorted(every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
         ends = [time_step(corner, config, data) for corner in ends]
-    trials = config.wanted_trials + config.study.baseline
+    trials = sum(study.wanted_trials + study.study.has_baseline for study in studies)
     # Weights and momentum (and an average) in each of two states, and the best weights once more.
     copies = 7 if _may_average(config) else 5
     disk = trials * copies * 4 * corners[-1].parameters
     checks = self_checks(corners, config, data) if self_check else {}
-    return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
+    counts = rungs, epochs, gradients, disk, free
+    return Preview(config, data, _precision(config), ends, *counts, checks)
 
 
 def _data(dataset: Named, *, fetch: bool) -> DataSplits:
@@ -153,11 +167,20 @@ def _precision(config: StudyConfig) -> Precision:
     return resolve(config.trial.training.precision, torch.device("cuda" if on_gpu else "cpu"))
 
 
-def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:
+def gradients_per_step(config: StudyConfig) -> float:
+    """What a step of a study's trials costs, in gradients of a batch, as the base trial says."""
+    sam = config.trial.sam
+    if "sam.rho" in config.search_space:
+        sam = sam.model_copy(update={"rho": 1.0})  # which it is does not matter, but that it is
+    return sam.gradients_per_step(config.trial.training.epochs)
+
+
+def _expected_epochs(config: StudyConfig) -> int:
     epochs = config.trial.training.epochs
+    rungs = expected_rungs(config)
     if not rungs:
-        return epochs * (config.wanted_trials + config.study.baseline)
-    total = epochs * config.study.baseline
+        return epochs * (config.wanted_trials + config.study.has_baseline)
+    total = epochs * config.study.has_baseline
     before = 0
     for epoch, trials in rungs:
         total += trials * (epoch - before)

@@ -66,6 +66,7 @@ class Checkpoints:
             duration_s=round(result.duration_s, 4),
             time_ms=now_ms(),
             precision=state.precision,
+            parameters=sum(p.numel() for p in state.model.parameters()),
             state=path.name,
             sha256=save_state(path, {**state.state_dict(), **about}),
         )

@@ -3,7 +3,7 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
-      index                what the ended trials come to, so that none is parsed twice (`index`)
+      index, answer        what the ended trials come to, so that it is found once (`derived`)
       .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
@@ -213,10 +213,14 @@ class StudyFolder:
         document = with_overrides(read_yaml(self.root / "study.yaml"), overrides)
         refuse_searched(document, overrides)
         config = check_study(document, plugin_folder, plugins)
+        self.check_changes(config)
+        return config
+
+    def check_changes(self, config: StudyConfig) -> None:
+        """Raises `SamtuneError` if past trials would mean something else under these settings."""
         accepted = accepted_config(read_settings(self.root))
         if config != accepted:
             check_changes(accepted, config, list(self._records()), self.root)
-        return config
 
     def _records(self) -> Iterator[TrialRecord]:
         """What the trials were handed out with; those that are set aside have no say."""
@@ -261,8 +265,8 @@ class StudyFolder:
         if verb in ("resume", "confirm", "export", "sharpness", "sync"):
             config = self.config()
             plugins = config.plugins
-            if verb == "resume" and config.confirm:
-                verb, name = "confirm", config.confirm.study
+            if verb == "resume" and config.belongs_to:
+                verb, name = "confirm" if config.confirm else verb, config.belongs_to
         words = ["samtune", verb, name, rest]
         if self.root.parent != DEFAULT_STORAGE.absolute():
             words.append(f"--storage {self.root.parent}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
-from samtune.study.index import Content, Head, Index, stamp_of
+from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import (
     BASELINE_KEY,
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -46,7 +49,7 @@ class Trial:
     metric: str
     mode: str
     select: str
-    read: Callable[[], Content] = field(repr=False, compare=False)
+    read: Callable[[], Content] = field(repr=False)
 
     @cached_property
     def _content(self) -> Content:
@@ -134,6 +137,7 @@ class Study:
         self.session = manifest.session
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
+        self._stamps: dict[str, Stamp] = {}
         self._index = Index(folder.root / "index", manifest.study_id)
         if not whole:
             self._index.read()
@@ -151,6 +155,23 @@ class Study:
         """The run of the base trial without SAM."""
         return next((t for t in self.trials if t.is_baseline), None)
 
+    @cached_property
+    def tuned_baseline(self) -> Study | None:
+        """The study that tunes the optimizer alone, as far as it is; None where none was begun."""
+        if self.config.study.baseline != "tuned":
+            return None
+        storage, name = self.folder.root.parent, baseline_name(self.name)
+        if not (storage / name / "manifest.json").exists():
+            return None
+        try:
+            folder = StudyFolder.open(storage, name)
+            found = Study(folder, folder.config())
+        except SamtuneError:
+            return None  # `samtune resume` says what is wrong with it
+        owner = found.config.baseline_of
+        is_own = owner is not None and owner.study_id == self.folder.manifest.study_id
+        return found if is_own else None
+
     @property
     def state(self) -> str:
         """`running`, `interrupted` or `finished`."""
@@ -163,7 +184,7 @@ class Study:
         """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
-        baseline_due = self.config.study.baseline and self.baseline is None
+        baseline_due = self.config.study.has_baseline and self.baseline is None
         new = max(0, self.config.wanted_trials - sampled)
         if new and self.config.study.has_budget and self.budget.spent:
             new = 0
@@ -175,7 +196,7 @@ class Study:
         budget = Budget(self.config.study, self.config.mode)
         for trial in self.trials:
             for entry in trial.epochs:
-                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s, entry.metrics)
             if not trial.is_baseline and trial.can_win and trial.value is not None:
                 budget.note_value(trial.key, trial.value)
         return budget
@@ -191,6 +212,18 @@ class Study:
     def best(self) -> Trial | None:
         """The trial with the best metric, the baseline included."""
         return next(iter(self.ranking), None)
+
+    @cached_property
+    def source(self) -> str:
+        """A digest of all that this was read from; empty where a change might not change it.
+
+        It says which files of which settings were read, not what stands in them: a copy of the
+        folder has another one.
+        """
+        if self.is_running or not all(map(is_settled, self._stamps.values())):
+            return ""
+        said = [self.folder.study_id, self.config.model_dump_json(), sorted(self._stamps.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def trial(self, key: str) -> Trial:
         """One trial.
@@ -250,6 +283,7 @@ class Study:
         if found is None:
             return self._read(folder)
         head, read = found
+        self._stamps[folder.key] = head.stamp
         trial = Trial(
             key=folder.key,
             folder=folder,
@@ -267,6 +301,7 @@ class Study:
     def _read(self, folder: TrialFolder) -> Trial | None:
         # Before reading: what is written in between makes it another one.
         stamp, damaged = stamp_of(str(folder.root)), len(self.damage)
+        self._stamps[folder.key] = stamp
         record = self._record(folder)
         if record is None:
             return None
@@ -306,7 +341,7 @@ class Study:
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
         """What the trial was handed out with; None where that is damaged."""
         remedy = "the trial is set aside until it is restored from a backup"
-        if folder.key == BASELINE_KEY and self.config.study.baseline:
+        if folder.key == BASELINE_KEY and self.config.study.has_baseline:
             remedy = "`samtune resume` writes it anew"
         found = "is gone"
         try:

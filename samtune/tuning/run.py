@@ -127,6 +127,30 @@ def resume_study(
     folder = StudyFolder.open(Path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
+    return resume_as(
+        config,
+        folder,
+        retry_failed=retry_failed,
+        address=address,
+        listener=listener,
+        plugin_folder=plugin_folder,
+        force_unlock=force_unlock,
+        time_budget_s=time_budget_s,
+    )
+
+
+def resume_as(
+    config: StudyConfig,
+    folder: StudyFolder,
+    *,
+    retry_failed: bool = False,
+    address: str | None = None,
+    listener: Listener | None = None,
+    plugin_folder: Path | None = None,
+    force_unlock: bool = False,
+    time_budget_s: float | None = None,
+) -> Study:
+    """Goes on with a study under settings that its past trials were held against."""
     session = _Session(
         address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
     )

@@ -100,7 +100,7 @@ class Search:
         self._unfinished = deque(t for t in known if t.outcome is None and t.key not in decided)
         self._next_number = folder.next_number()
         self._new = max(0, config.wanted_trials - len(sampled))
-        self._baseline_due = config.study.baseline and len(sampled) == len(known)
+        self._baseline_due = config.study.has_baseline and len(sampled) == len(known)
 
     @property
     def to_run(self) -> int:
@@ -158,7 +158,7 @@ class Search:
         values[epoch] = value
         self._waiting.discard(key)
         if not replayed:
-            self.budget.note_epoch(self.session, now_ms(), duration_s)
+            self.budget.note_epoch(self.session, now_ms(), duration_s, metrics)
             self.listener.on_epoch(key, epoch, metrics, duration_s)
         if self._stopping:
             return False
