@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from samtune.report.parts import Part, Plot, Section, Subject, Table
@@ -152,9 +152,10 @@ def notes(found: Sharpness) -> list[str]:
 
 def _line(found: Sharpness, trials: Sequence[TrialSharpness]) -> Plot:
     traces, losses = [], []
+    least = LEAST_SHARE * _highest(t.landscape.line for t in trials if t.landscape)
     for trial in trials:
         assert trial.landscape is not None
-        line = _logarithmic(trial.landscape.line)
+        line = _above(least, trial.landscape.line)
         losses += [value for value in line if value is not None]
         colour, dash = _style(trial, trials)
         traces.append(
@@ -181,9 +182,11 @@ def _planes(found: Sharpness, trials: Sequence[TrialSharpness]) -> Plot:
     at = found.plane_at
     count = min(len(trials), MOST_PLANES, max(1, MOST_POINTS // (len(at) ** 2 + 1)))
     shown = trials[:count]
+    found_there = [t.landscape.plane for t in shown if t.landscape]
+    least = LEAST_SHARE * _highest(row for rows in found_there for row in rows)
     planes = [
-        [[None if v is None else math.log10(v) for v in _logarithmic(row)] for row in rows]
-        for rows in (t.landscape.plane for t in shown if t.landscape)
+        [[None if v is None else math.log10(v) for v in _above(least, row)] for row in rows]
+        for rows in found_there
     ]
     known = [v for plane in planes for row in plane for v in row if v is not None]
     low, high = min(known), max(known)
@@ -359,7 +362,10 @@ def _style(trial: TrialSharpness, trials: Sequence[TrialSharpness]) -> tuple[str
     return (GREEN if place == 0 else OTHERS[place - 1]), "solid"
 
 
-def _logarithmic(losses: Sequence[float | None]) -> list[float | None]:
+def _highest(losses: Iterable[Sequence[float | None]]) -> float:
+    return max((v for line in losses for v in line if v is not None), default=1.0)
+
+
+def _above(least: float, losses: Sequence[float | None]) -> list[float | None]:
     """The same, with nothing at 0 or so near to it that the rest could not be told apart."""
-    least = LEAST_SHARE * max((v for v in losses if v is not None), default=1.0)
     return [None if v is None else max(v, least) for v in losses]
