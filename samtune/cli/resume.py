@@ -55,7 +55,7 @@ def resume(
     from samtune.cli.show import study_json
     from samtune.cli.summary import print_warm_start
     from samtune.config.schema import MOST_TRIALS
-    from samtune.study import Study, StudyFolder
+    from samtune.study import Study, open_folder
     from samtune.study.manifest import other_versions
     from samtune.study.settings import changes_between
     from samtune.tuning import resume_study
@@ -63,7 +63,7 @@ def resume(
     from samtune.tuning.run import check_usable, extended
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
-    folder = StudyFolder.open(storage, name)
+    folder = open_folder(storage, name)
     plugin_folder = folder.plugin_folder(plugin or [])
     accepted = folder.config()
     if accepted.belongs_to:

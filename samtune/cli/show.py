@@ -12,7 +12,7 @@ from samtune.analysis.confirmations import confirmations
 from samtune.analysis.pareto import pareto_set
 from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
-from samtune.cli.options import AsJson, Storage, StudyName
+from samtune.cli.options import AsJson, Storage, StudyName, TrialKey
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.words import describe, metric, number
 
@@ -22,9 +22,7 @@ MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 @uncollected()
 def show(
     name: StudyName,
-    trial: Annotated[
-        str | None, typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.")
-    ] = None,
+    trial: TrialKey = None,
     storage: Storage = DEFAULT_STORAGE,
     every: Annotated[
         bool, typer.Option("--all", help=f"List every trial, not the best {MOST_ROWS} alone.")
@@ -38,8 +36,7 @@ def show(
     elif trial:
         chosen = study.trial(trial)
         _print_trial(chosen)
-        mine = [d for d in study.damage if d.where.startswith(f"trials/{chosen.key}/")]
-        print_damage(new_console(), mine)
+        print_damage(new_console(), study.damage_of(chosen.key))
     else:
         _print_study(study, len(study.trials) if every else MOST_ROWS)
 
@@ -112,6 +109,8 @@ def _print_trial(trial: Trial) -> None:
             values = (number(entry.metrics.get(n, "-")) for n in names)
             rows.add_row(str(entry.epoch), *values, f"{entry.duration_s:.2f}", style=style)
         console.print(rows)
+    if why := trial.folder.let_go():
+        console.print(f"its weights were not kept: {why}")
     console.print(f"{trial.folder.root}")
 
 

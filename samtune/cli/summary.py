@@ -53,11 +53,14 @@ def print_preview(console: Console, preview: Preview) -> None:
         cost += f", {duration(min(ends))} to {duration(max(ends))} of one trial slot"
     disk = f"{size(preview.disk_free_bytes)} free on disk"
     if preview.corners:
-        disk = f"up to {size(preview.disk_bytes)} of {disk}"
+        disk = (
+            f"{size(preview.disk_bytes)}, and {size(preview.disk_bytes_at_work)} more while a "
+            f"trial runs, of {disk}"
+        )
     console.print(f"  cost       {cost}; {disk}")
     for model, found in preview.self_checks.items():
         console.print(f"  self-check {_self_check_in_words(model, found)}")
-    if preview.disk_bytes > preview.disk_free_bytes:
+    if preview.disk_bytes + preview.disk_bytes_at_work > preview.disk_free_bytes:
         console.print("[yellow]  note       the disk is too small for all that[/]")
     for sentence in warnings_of(config):
         console.print(f"[yellow]  note       {escape(sentence)}[/]")

@@ -17,6 +17,11 @@ from samtune.words import count
 Settings = dict[str, Value | list[Value]]  # by path into `trial`
 
 
+def confirmation_name(name: str) -> str:
+    """What the confirmation of a study is called, unless the user says otherwise."""
+    return f"{name}-confirm"
+
+
 class Finalist(Config):
     """One trial of the search that is trained again, and the optimizer alone at its settings.
 

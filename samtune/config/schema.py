@@ -32,6 +32,7 @@ LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
 FEWEST_GRACE_EPOCHS = 5
+KEPT_STATES = 2  # of a trial at work, the newest: one may be damaged
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -335,6 +336,7 @@ class SearchConfig(Config):
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
         register_model: put the best trial's model into MLflow's registry when the study ends.
+        keep_weights: so many of the best trials keep their weights, and the baseline; null is all.
     """
 
     metric: str = "val_accuracy"
@@ -359,6 +361,7 @@ class SearchConfig(Config):
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
+    keep_weights: Count | None = 5
 
     @field_validator("scheduler", mode="before")
     @classmethod
@@ -477,6 +480,14 @@ class StudyConfig(Config):
             return len(self.confirm.runs)
         trials = self.study.trials
         return self.count_points(trials) if self.search_space else trials
+
+    @property
+    def keep_weights(self) -> int | None:
+        """How many of the best trials keep their weights; None is all.
+
+        Every run of a confirmation is tried on the test images at its end.
+        """
+        return None if self.confirm else self.study.keep_weights
 
     @property
     def task(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from samtune.config.baseline import baseline_study
-from samtune.config.schema import Named, StudyConfig
+from samtune.config.schema import KEPT_STATES, Named, StudyConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.preflight.models import Corner, every_model, self_checks, time_step
@@ -31,7 +31,8 @@ class Preview:
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
         epochs: what all trials together will train, about, those of a tuned baseline too.
         gradients: the same in gradients of the whole training split, of which SAM costs more.
-        disk_bytes: states and weights at the end, at most.
+        disk_bytes: what is kept of the trials that have ended; of failed ones it is more.
+        disk_bytes_at_work: the states and weights of each trial at work.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
         missing: why the data set is not there; then nothing is said of models, time and disk.
         fetchable: whether running the study fetches it.
@@ -47,6 +48,7 @@ class Preview:
     disk_bytes: int
     disk_free_bytes: int
     self_checks: dict[str, list[Finding] | str]
+    disk_bytes_at_work: int = 0
     missing: str = ""
     fetchable: bool = False
 
@@ -97,20 +99,33 @@ def preview(
         if fetch:
             raise
         missing = str(error)
+        precision = _precision(config)
         words = (missing, fetchable)
         counts = rungs, epochs, gradients, 0, free
-        return Preview(config, None, _precision(config), [], *counts, {}, *words)
+        return Preview(config, None, precision, [], *counts, {}, 0, *words)
     corners = sorted(every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
         ends = [time_step(corner, config, data) for corner in ends]
-    trials = sum(study.wanted_trials + study.study.has_baseline for study in studies)
-    # Weights and momentum (and an average) in each of two states, and the best weights once more.
-    copies = 7 if _may_average(config) else 5
-    disk = trials * copies * 4 * corners[-1].parameters
+    sizes = [_disk(study, corners[-1].parameters) for study in studies]
+    disk, at_work = sum(kept for kept, _ in sizes), sizes[0][1]
     checks = self_checks(corners, config, data) if self_check else {}
     counts = rungs, epochs, gradients, disk, free
-    return Preview(config, data, _precision(config), ends, *counts, checks)
+    return Preview(config, data, _precision(config), ends, *counts, checks, at_work)
+
+
+def _disk(config: StudyConfig, parameters: int) -> tuple[int, int]:
+    """The bytes of what the study keeps, and those of each trial at work."""
+    kept = config.wanted_trials
+    if config.keep_weights is not None:
+        kept = min(kept, config.keep_weights)
+    state = 3 if _may_average(config) else 2  # weights and momentum, and an average
+    # The last epoch's weights are in its state alone, unless they are the best.
+    copies = 1 if config.study.select == "best" else 1 + state
+    return (
+        4 * parameters * copies * (kept + config.study.has_baseline),
+        4 * parameters * (1 + KEPT_STATES * state),
+    )
 
 
 def _data(dataset: Named, *, fetch: bool) -> DataSplits:

@@ -19,6 +19,7 @@ from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
+from samtune.study.renaming import open_folder
 from samtune.study.trial_folder import (
     BASELINE_KEY,
     FAILED_STATES,
@@ -50,6 +51,29 @@ class Trial:
     mode: str
     select: str
     read: Callable[[], Content] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        folder: TrialFolder,
+        record: TrialRecord,
+        epochs: list[Entry],
+        outcome: Outcome | None,
+        state: TrialState,
+    ) -> Trial:
+        """One that was read from its own files."""
+        content = Content(record, epochs)
+        return cls(
+            key=folder.key,
+            folder=folder,
+            session=record.session,
+            outcome=outcome,
+            state=state,
+            metric=record.metric,
+            mode=record.mode,
+            select=record.select,
+            read=lambda: content,
+        )
 
     @cached_property
     def _content(self) -> Content:
@@ -116,6 +140,25 @@ class Trial:
         """
         return self.value is not None and (self.select == "best" or self.state == "finished")
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a session may take it up where it is: it has not ended, or has failed."""
+        return self.outcome is None or self.state in FAILED_STATES
+
+    @property
+    def weights_files(self) -> dict[str, str]:
+        """The files with its best epoch's weights and those it counts by, with their digests.
+
+        A last epoch that was not the best so far has its weights in its training state alone.
+        """
+        best, chosen = self.best_epoch, self.selected_epoch
+        if best is None or chosen is None:
+            return {}
+        files = {best.weights: best.weights_sha256}
+        if chosen.weights:
+            return files | {chosen.weights: chosen.weights_sha256}
+        return files | {chosen.state: chosen.sha256}
+
 
 class Study:
     """A study's trials; reads the folder once, when made.
@@ -135,6 +178,7 @@ class Study:
         self.config = config
         manifest = folder.manifest
         self.session = manifest.session
+        self.is_archived = manifest.archived
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
         self._stamps: dict[str, Stamp] = {}
@@ -240,6 +284,10 @@ class Study:
                 raise SamtuneError(str(damage))
         raise UnknownNameError("trial", key, [t.key for t in self.trials])
 
+    def damage_of(self, key: str) -> list[Damage]:
+        """What is damaged of one trial."""
+        return [damage for damage in self.damage if damage.where.startswith(f"trials/{key}/")]
+
     @property
     def failed(self) -> list[Trial]:
         """The trials that ended in an error or for want of memory."""
@@ -320,22 +368,12 @@ class Study:
             self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
-        content = Content(record, epochs)
-        trial = Trial(
-            key=folder.key,
-            folder=folder,
-            session=record.session,
-            outcome=outcome,
-            state=state,
-            metric=record.metric,
-            mode=record.mode,
-            select=record.select,
-            read=lambda: content,
-        )
+        trial = Trial.of(folder, record, epochs, outcome, state)
         if outcome and len(self.damage) == damaged:
             said = record.session, record.metric, record.mode, record.select
             ended = outcome.state, outcome.epoch, outcome.reason
-            self._index.add(Head(folder.key, stamp, *said, *ended, trial.value), content)
+            head = Head(folder.key, stamp, *said, *ended, trial.value)
+            self._index.add(head, Content(record, epochs))
         return trial
 
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
@@ -361,5 +399,5 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     return Study(folder, folder.config())

@@ -122,6 +122,7 @@ class Writer:
         best, baseline = study.best, study.baseline
         status = run_status(study)
         summary: dict[str, Any] = {
+            "study": study.name,  # which its description names
             "status": status,
             "best": best and [best.key, best.value],
             "baseline": baseline and baseline.value,

@@ -47,11 +47,6 @@ class Wanted:
     read_test_again: bool = False
 
 
-def confirmation_name(name: str) -> str:
-    """What the confirmation of a study is called."""
-    return f"{name}-confirm"
-
-
 def plan(
     searched: StudyFolder, config: StudyConfig, name: str, wanted: Wanted
 ) -> tuple[StudyFolder | None, StudyConfig]:

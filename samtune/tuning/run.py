@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
+from samtune.study.renaming import open_folder
+from samtune.study.requests import WHOLE_STUDY, heeded
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.cluster import Slots, connected, find_slots
@@ -124,7 +127,7 @@ def resume_study(
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
     return resume_as(
@@ -191,6 +194,7 @@ class _Session:
                     with (
                         self._following(folder, config),
                         time_budget(self.time_budget_s, signals),
+                        heeded(folder, number, functools.partial(_heed, search, signals)),
                     ):
                         self._tune(search, slots, signals, shared)
         study = Study(folder, config)
@@ -273,6 +277,14 @@ class _Session:
         if guard.error is not None:
             raise guard.error
         search.finish()
+
+
+def _heed(search: Search, signals: Signals, asked: set[str]) -> None:
+    """Does what `samtune stop` asks for."""
+    for key in asked - {WHOLE_STUDY}:
+        search.stop_trial(key)
+    if WHOLE_STUDY in asked:
+        signals.ask_to_end()
 
 
 def check_usable(study: Study) -> None:

@@ -60,18 +60,20 @@ def test_the_weights_come_home_bit_for_bit():
 
 
 class Exponential(nn.Module):
-    """exp(w), which float32 cannot hold from w = 89 on."""
+    """exp(w), which float32 cannot hold from w = 89 on, less a share of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.0) -> None:
         super().__init__()
         self.w = nn.Parameter(torch.tensor([40.0]))
+        self.share = share
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.w.exp()
+        return self.w.exp() - self.share * self.w.exp()
 
 
-def test_a_loss_that_is_not_finite_up_there_has_no_rise():
-    rise = loss_rise(loss_of(Exponential()), 60.0)
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["infinite", "no number"])
+def test_a_loss_that_is_not_finite_up_there_has_no_rise(share):
+    rise = loss_rise(loss_of(Exponential(share)), 60.0, steps=1)
     assert (rise.one_step, rise.several_steps, rise.error) == (None, None, None)
     assert loss_rise(loss_of(Exponential()), 1.0, steps=1).one_step == pytest.approx(
         math.exp(41) - math.exp(40), rel=1e-4
