@@ -84,3 +84,10 @@ def test_what_is_not_finite_is_left_open():
         6.5,
         None,
     ]
+
+
+def test_frozen_weights_are_not_moved():
+    model = TwoLayers()
+    model.first.requires_grad_(False)
+    [direction] = directions(classifying(model), 1, 0)
+    assert [d.shape for d in direction] == [model.second.weight.shape]
