@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"preflight"},
     {"study"},
-    {"analysis"},
+    {"analysis", "sharpness"},
     {"tracking", "export"},
     {"tuning"},
     {"report"},
@@ -36,6 +36,7 @@ HEAVY = {
     "sklearn": {"analysis", "data"},
     "plotly": {"report"},
     "jinja2": {"report"},
+    "curvlinops": {"sharpness"},
 }
 
 
@@ -94,6 +95,7 @@ def test_each_heavy_library_has_one_door(path: Path) -> None:
         ("samtune.training", {"ray", "optuna", "mlflow"}),
         ("samtune.study.trial_run", {"ray", "optuna", "mlflow"}),
         ("samtune.analysis", {"torch", "ray", "optuna", "mlflow", "sklearn", "scipy"}),
+        ("samtune.sharpness", {"torch", "ray", "optuna", "mlflow", "scipy", "curvlinops"}),
         ("samtune.report.page", {"torch", "ray", "optuna", "mlflow", "plotly", "scipy"}),
         ("samtune.tracking", {"torch", "ray", "optuna", "mlflow"}),
     ],

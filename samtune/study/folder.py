@@ -266,7 +266,7 @@ class StudyFolder:
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
         name, plugins = self.name, []
-        if verb in ("resume", "confirm", "export", "sync"):
+        if verb in ("resume", "confirm", "export", "sharpness", "sync"):
             config = self.config()
             plugins = config.plugins
             if verb == "resume" and config.belongs_to:

@@ -348,7 +348,7 @@ def _settings(trial: Trial) -> dict[str, Any]:
 
 
 def _state_tags(run: Run, trial: Trial) -> dict[str, str]:
-    tags = {STATE_TAG: trial.state}
+    tags: dict[str, str] = {STATE_TAG: trial.state}
     reason = without_password(trial.outcome.reason) if trial.outcome else ""
     if reason or REASON_TAG in run.data.tags:  # of a failure that was tried again
         tags[REASON_TAG] = fields.tag(reason)
