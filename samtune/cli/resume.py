@@ -20,6 +20,7 @@ from samtune.cli.options import (
     StudyName,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
@@ -35,6 +36,7 @@ def resume(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     retry_failed: RetryFailed = False,
     force_unlock: ForceUnlock = False,
@@ -106,6 +108,7 @@ def resume(
             overrides=overrides or (),
             force_unlock=force_unlock,
             time_budget_s=seconds_of(time_budget) if time_budget else None,
+            wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
         ),
         detail=detail,
         config=config,
