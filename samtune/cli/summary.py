@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from samtune.cli.answer import print_audit, print_response, print_warnings
 from samtune.cli.console import table
-from samtune.config.schema import StudyConfig
+from samtune.config.schema import ResourcesConfig, StudyConfig
 from samtune.config.space import in_words
 from samtune.preflight import Preview, warnings_of
 from samtune.study import Study, Trial
@@ -36,6 +36,8 @@ def print_preview(console: Console, preview: Preview) -> None:
     how = f"{config.wanted_trials} trials by {config.study.sampler}"
     how += ", and a baseline with rho = 0" if config.study.baseline else ""
     console.print(f"  trials     {how}; up to {training.epochs} epochs{_steps(preview)}")
+    if config.study.resources != ResourcesConfig():
+        console.print(f"  a trial    {config.study.resources}", markup=False)
     console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)

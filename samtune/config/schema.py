@@ -333,13 +333,21 @@ class ResourcesConfig(Config):
     def _amounts(cls, custom: Any) -> Any:
         for name, amount in custom.items() if isinstance(custom, dict) else ():
             if name in RAYS_OWN_RESOURCES or ":" in str(name):
-                raise ValueError(f"{name!r} is Ray's own and not set here")
+                raise ValueError(f"{name!r} is Ray's own and must not be set here")
             is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
             if not is_number or not 0 < amount < math.inf or (amount > 1 and amount % 1):
                 raise ValueError(
                     f"{name!r} must be above 0, and a whole number above 1, got {amount!r}"
                 )
         return custom
+
+    def __str__(self) -> str:
+        gpus = "one GPU where there are any" if self.gpus == "auto" else f"{self.gpus:g} GPUs"
+        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
+        parts = [f"{self.cpus} CPUs", f"{gpus}{kind}"]
+        parts += [f"{self.memory} of memory"] if self.memory else []
+        parts += [f"{amount:g} of {name}" for name, amount in self.custom.items()]
+        return ", ".join(parts)
 
     @property
     def memory_bytes(self) -> int:

@@ -289,11 +289,10 @@ class _Session:
             "session": search.session,
             "cpus": place.cpus,
             "gpus": place.gpus,
-            "question": question,
             "storage_wait": search.config.study.storage_wait,
             "epoch_timeout": search.config.study.epoch_timeout,
         }
-        worker = tune.with_parameters(TrialActor, shared=shared)
+        worker = tune.with_parameters(TrialActor, shared=shared, question=question)
         lost = LostWorkers(nodes.is_at_fault)
         tuner = tune.Tuner(
             worker,
@@ -358,10 +357,10 @@ def _shared_data(ray: Any, config: StudyConfig) -> tuple[SharedData | None, list
     paths = [str(v) for k, v in dataset.params.items() if v and schema[k].annotation is Path]
     if any(path.startswith("dataset.") for path in config.search_space):
         return None, paths
-    splits = open_dataset(dataset.name, dataset.params).to_share()
+    splits = open_dataset(dataset.name, dataset.params)
     in_memory = isinstance(splits.train, Images) and isinstance(splits.val, Images)
     with dataset_problems(dataset.name):  # one that cannot be padded, pickled or stored
-        return SharedData(ray.put(splits)), [] if in_memory else paths
+        return SharedData(ray.put(splits.to_share())), [] if in_memory else paths
 
 
 def _first_failure(study: Study) -> str:

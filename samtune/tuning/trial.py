@@ -38,19 +38,25 @@ class SharedData:
 class TrialActor(tune.Trainable):
     """One worker process; it runs one trial after another."""
 
-    def setup(self, config: dict[str, Any], shared: SharedData | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        shared: SharedData | None = None,
+        question: Question | None = None,
+    ) -> None:
         """Begins, or takes up, the trial that `config` names.
 
         Args:
             shared: the data set of all trials; without it each trial brings its own.
+            question: what the node must have, and the plugins; without it there are none.
         """
         import ray
         import torch
 
         torch.set_num_threads(config["cpus"])
-        question: Question = config["question"]
-        _check_node(question, ray.get_runtime_context().get_node_id())
-        load_plugins(question.plugins, question.plugin_folder)
+        if question:
+            _check_node(question, ray.get_runtime_context().get_node_id())
+            load_plugins(question.plugins, question.plugin_folder)
         self._data = ray.get(shared.splits) if shared else None
         self._start(config)
 
