@@ -63,7 +63,7 @@ class _Adapter:
         return {}
 
 
-class Placement(_Adapter, tune.PlacementGroupFactory):
+class Placement(tune.PlacementGroupFactory):
     """Where a trial runs: on any node that is fit when Ray looks for one.
 
     Two of them are equal to Ray if they ask for the same, so that workers are used again.
@@ -72,6 +72,14 @@ class Placement(_Adapter, tune.PlacementGroupFactory):
     def __init__(self, place: Place, nodes: Nodes) -> None:
         super().__init__([place.bundle])
         self._avoided = nodes.avoided
+
+    def __deepcopy__(self, memo: Any) -> Placement:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Ray writes down of a trial; nobody places a trial from there."""
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, "_avoided": list}
 
     def to_placement_group(self) -> Any:
         """Asks Ray for the place."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import samtune
 from samtune.data import load_dataset
 from samtune.study import Study
 from samtune.study.trial_folder import TrialFolder
@@ -62,7 +63,7 @@ for line in sys.stdin:
     print("done", line, flush=True)
 cluster.shutdown()
 """
-A, B, C, D = (f"127.0.0.{number}" for number in (11, 12, 13, 14))
+A, B, C, D, E = (f"127.0.0.{number}" for number in range(11, 16))
 LATE_WITHIN_S = 30.0
 
 
@@ -225,7 +226,7 @@ def test_a_trial_that_loses_its_node_five_times_still_finishes(
 def test_a_cluster_that_changes_all_the_time_gives_the_study_of_one_machine(
     place: Workplace, cluster: Nodes
 ) -> None:
-    """The bundled study, small: one node without storage, one dies, one is late."""
+    """The bundled study, small: nodes lack the storage or samtune, one dies, one is late."""
     bundled = Path(__file__).parents[2] / "search_spaces" / "wrn_rho.yaml"
     (place.folder / "wrn.yaml").write_text(bundled.read_text())
     small = (
@@ -242,10 +243,15 @@ def test_a_cluster_that_changes_all_the_time_gives_the_study_of_one_machine(
     cluster.join(A)
     cluster.join(B)
     cluster.join(C, without=place.storage)
+    cluster.join(E, without=Path(samtune.__file__).parent)
     process = place.start("run", "wrn.yaml", *small, "--address", cluster.address)
-    left_out = _read_until(place, process, "^left out is node ")
-    assert left_out.startswith(f"left out is node {C} (")
-    assert f"it does not see the study in {place.storage / 'wrn'}" in left_out
+    for _ in range(2):
+        _read_until(place, process, "^left out is node ")
+    storage, package = sorted(re.findall("^left out is node (.*)", place.printed, re.MULTILINE))
+    assert storage.startswith(f"{C} ")
+    assert f": it does not see the study in {place.storage / 'wrn'}" in storage
+    assert package.startswith(f"{E} ")
+    assert "it cannot be asked: ModuleNotFoundError: No module named 'samtune" in package
     _read_until(place, process, PRINTED.pattern, 3)
 
     cluster.lose(A)
@@ -261,7 +267,8 @@ def test_a_cluster_that_changes_all_the_time_gives_the_study_of_one_machine(
     process.send_signal(signal.SIGKILL)
     place.finish(process)
     assert place.run("resume", "wrn", "--address", cluster.address) == 0, place.printed
-    assert place.printed.count(f"left out is node {C} (") == 2  # by either session
+    for unfit in (C, E):
+        assert place.printed.count(f"left out is node {unfit} ") == 2  # by either session
     study = check_files(place.storage, "wrn", place.printed)
     check_ended(study)
     check_mlflow(study, place.mlflow)

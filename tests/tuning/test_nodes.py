@@ -190,6 +190,15 @@ def test_each_thing_that_a_node_lacks_is_named(question: Question, tmp_path: Pat
     assert plugins.startswith("plugin 'no_such_plugin' cannot be imported")
 
 
+def test_gpus_that_ray_has_and_torch_does_not_find_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert nodes_module._gpu_problems(0) == []
+    (problem,) = nodes_module._gpu_problems(2)
+    assert problem.startswith("Ray has 2 GPUs there, and torch ")
+
+
 def test_a_storage_with_another_drivers_files_is_not_the_same(question: Question) -> None:
     (question.probe / "driver").write_text("another word")
     assert len(question.problems("n1")) == 1
