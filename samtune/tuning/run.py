@@ -17,6 +17,8 @@ from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.registry import DATASETS, holds_plugins
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.manifest import installed_versions
+from samtune.study.renaming import open_folder
+from samtune.study.requests import WHOLE_STUDY, heeded
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.cluster import (
@@ -144,10 +146,36 @@ def resume_study(
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
-    check_address(address)
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
+    return resume_as(
+        config,
+        folder,
+        retry_failed=retry_failed,
+        address=address,
+        listener=listener,
+        plugin_folder=plugin_folder,
+        force_unlock=force_unlock,
+        time_budget_s=time_budget_s,
+        wait_for_resources_s=wait_for_resources_s,
+    )
+
+
+def resume_as(
+    config: StudyConfig,
+    folder: StudyFolder,
+    *,
+    retry_failed: bool = False,
+    address: str | None = None,
+    listener: Listener | None = None,
+    plugin_folder: Path | None = None,
+    force_unlock: bool = False,
+    time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
+) -> Study:
+    """Goes on with a study under settings that its past trials were held against."""
+    check_address(address)
     session = _Session(
         address,
         listener or Silent(),
@@ -203,6 +231,7 @@ class _Session:
                     with (
                         self._following(folder, config),
                         time_budget(self.time_budget_s, signals),
+                        heeded(folder, number, functools.partial(_heed, search, signals)),
                     ):
                         self._tune(search, place, nodes, question, signals, shared)
         study = Study(folder, config)
@@ -327,6 +356,14 @@ class _Session:
         if guard.error is not None:
             raise guard.error
         search.finish()
+
+
+def _heed(search: Search, signals: Signals, asked: set[str]) -> None:
+    """Does what `samtune stop` asks for."""
+    for key in asked - {WHOLE_STUDY}:
+        search.stop_trial(key)
+    if WHOLE_STUDY in asked:
+        signals.ask_to_end()
 
 
 def check_usable(study: Study) -> None:
