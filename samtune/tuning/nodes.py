@@ -63,11 +63,11 @@ class Question:
 
     def _storage(self, node: str) -> list[str]:
         if not self._holds("driver"):
-            return [f"it does not see the study in {self.probe.parents[2]}"]
+            return [f"it does not see the study in {self.probe.parents[1]}"]
         try:
             (self.probe / node).write_text(self.token)
         except OSError as error:
-            return [f"it cannot write to {self.probe.parents[2]}: {error.strerror or error}"]
+            return [f"it cannot write to {self.probe.parents[1]}: {error.strerror or error}"]
         return []
 
     def _holds(self, name: str) -> bool:

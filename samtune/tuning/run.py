@@ -275,7 +275,7 @@ class _Session:
     ) -> Question:
         folder = search.folder
         folder.remove_tune_folders()
-        probe = folder.tune_folder(search.session) / "nodes"
+        probe = folder.tune_folder(search.session).with_name(f"nodes-{search.session}")
         probe.mkdir(parents=True)
         question = Question(
             driver=ray.get_runtime_context().get_node_id(),

@@ -163,7 +163,7 @@ def test_when_no_node_is_left_it_says_so_once() -> None:
 @pytest.fixture
 def question(tmp_path: Path) -> Question:
     """One to which this machine has nothing to object."""
-    probe = tmp_path / "study" / ".tune" / "session-1" / "nodes"
+    probe = tmp_path / "study" / ".tune" / "nodes-1"
     probe.mkdir(parents=True)
     (probe / "driver").write_text("word")
     return Question("head", installed_versions(), [], None, probe, "word", [str(tmp_path)])
@@ -180,7 +180,7 @@ def test_each_thing_that_a_node_lacks_is_named(question: Question, tmp_path: Pat
         question,
         versions={**question.versions, "torch": "1.0"},
         plugins=["no_such_plugin"],
-        probe=tmp_path / "elsewhere" / ".tune" / "session-1" / "nodes",
+        probe=tmp_path / "elsewhere" / ".tune" / "nodes-1",
         paths=[str(tmp_path / "images")],
     )
     versions, storage, data, plugins = other.problems("n1")
