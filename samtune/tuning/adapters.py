@@ -78,8 +78,8 @@ class Placement(tune.PlacementGroupFactory):
 
     def __getstate__(self) -> dict[str, Any]:
         """What Ray writes down of a trial; nobody places a trial from there."""
-        state: dict[str, Any] = super().__getstate__()
-        return {**state, "_avoided": list}
+        factory: Any = super()  # whose method has no types
+        return {**factory.__getstate__(), "_avoided": list}
 
     def to_placement_group(self) -> Any:
         """Asks Ray for the place."""
