@@ -123,7 +123,7 @@ def test_a_study_gives_up_after_too_many_failures(
     assert search.next_trial() is None
     outcome = study_folder.trial("t0001").outcome()
     assert outcome is not None
-    assert outcome.state == "failed"
+    assert (outcome.state, outcome.epoch) == ("failed", 1)
 
 
 def test_a_decision_that_was_due_when_the_driver_died_is_made_by_the_next_session(
