@@ -61,9 +61,19 @@ StudyNames = Annotated[
 Storage = Annotated[
     Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")
 ]
+
+
+def _checked_address(address: str | None) -> str | None:
+    from samtune.tuning.cluster import check_address
+
+    check_address(address)
+    return address
+
+
 Address = Annotated[
     str | None,
     typer.Option(
+        callback=_checked_address,
         help="Address of a Ray cluster; default is RAY_ADDRESS, else this machine.",
         show_default=False,
     ),
@@ -78,6 +88,15 @@ TimeBudget = Annotated[
     str | None,
     typer.Option(
         metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
+    ),
+]
+WaitForResources = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-resources",
+        metavar="DURATION",
+        help="Wait this long for a first node that holds a trial: 10m, 1h.",
+        show_default=False,
     ),
 ]
 RetryFailed = Annotated[

@@ -4,6 +4,7 @@
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
       index, answer        what the ended trials come to, so that it is found once (`derived`)
+      data/                what data the trials have seen (`used_data`)
       .tune/                         Ray Tune's own, while a driver runs
       requests/                      what other terminals ask of it (`requests`)
       trials/t0007/
@@ -41,6 +42,7 @@ from samtune.config.study_file import check_study, to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
+from samtune.registry import holds_plugins
 from samtune.study.driver import Driver
 from samtune.study.manifest import (
     SCHEMA,
@@ -256,8 +258,7 @@ class StudyFolder:
         folder is of no use.
         """
         here = Path.cwd()
-        tops = [module.partition(".")[0] for module in plugins]
-        if any((here / f"{top}.py").exists() or (here / top).is_dir() for top in tops):
+        if holds_plugins(here, plugins):
             return here
         settings = read_settings(self.root)
         return Path(settings.plugin_folder) if settings and settings.plugin_folder else here
