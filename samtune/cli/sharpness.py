@@ -39,7 +39,6 @@ def sharpness(
     rho: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.0,
             help="Measure the rise within this rho, for each trial; may be given again. Default is "
             "0.05 and the first trial's own.",
             show_default=False,
