@@ -433,6 +433,13 @@ class StudyConfig(Config):
         return self.count_points(trials) if self.search_space else trials
 
     @property
+    def model_names(self) -> list[str]:
+        """Every model that a trial may have."""
+        searched = self.search_space.get("model.name", [])
+        drawn = [str(name) for distribution in searched for name in distribution.examples]
+        return [*dict.fromkeys([self.trial.model.name, *drawn])]
+
+    @property
     def task(self) -> str:
         """The kind of task of the base trial's model."""
         task = MODELS[self.trial.model.name].task

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -47,6 +47,9 @@ class Trial:
     mode: str
     select: str
     read: Callable[[], Content] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.key}: {self.state}>"
 
     @cached_property
     def _content(self) -> Content:
@@ -125,6 +128,8 @@ class Study:
         damage: what is damaged. A damaged journal counts up to there; a trial whose `trial.json`
             is damaged is set aside: it is not among `trials`, and no other gets its key.
     """
+
+    trial_class: ClassVar[type[Trial]] = Trial
 
     def __init__(self, folder: StudyFolder, config: StudyConfig, *, whole: bool = False) -> None:
         self.folder = folder
@@ -250,7 +255,7 @@ class Study:
         if found is None:
             return self._read(folder)
         head, read = found
-        trial = Trial(
+        trial = self.trial_class(
             key=folder.key,
             folder=folder,
             session=head.session,
@@ -286,7 +291,7 @@ class Study:
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
         content = Content(record, epochs)
-        trial = Trial(
+        trial = self.trial_class(
             key=folder.key,
             folder=folder,
             session=record.session,

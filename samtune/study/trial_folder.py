@@ -66,6 +66,11 @@ class TrialFolder:
         self.study_id = study_id
 
     @property
+    def study_name(self) -> str:
+        """The study that the trial is one of."""
+        return self.root.parent.parent.name
+
+    @property
     def journal(self) -> Path:
         """One line per finished epoch."""
         return self.root / "epochs.jsonl"

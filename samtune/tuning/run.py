@@ -12,6 +12,7 @@ from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
+from samtune.registry import code_to_give
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
@@ -29,6 +30,7 @@ class Interrupted(SamtuneError):
     """A signal ended the session; all finished epochs are safe."""
 
     def __init__(self, folder: StudyFolder, signum: int) -> None:
+        self.folder = folder
         self.exit_code = 128 + signum
         super().__init__(f"Interrupted. Go on with: {folder.command('resume')}")
 
@@ -66,6 +68,7 @@ def run_study(
     listener: Listener | None = None,
     plugin_folder: Path | None = None,
     time_budget_s: float | None = None,
+    owns_process: bool = True,
 ) -> Study:
     """Runs a new study to its end and returns it for reading.
 
@@ -79,6 +82,7 @@ def run_study(
         listener: is told of every epoch; None runs silently.
         plugin_folder: where plugins are looked for besides the installed packages.
         time_budget_s: end cleanly after this many seconds; the study can be resumed.
+        owns_process: whether a second Ctrl-C may end the process.
 
     Raises:
         SamtuneError: the study exists, or its resources are not there.
@@ -90,7 +94,9 @@ def run_study(
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
     folder = StudyFolder.create(Path(storage), study, plugin_folder)
-    session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
+    session = _Session(
+        address, listener or Silent(), plugin_folder, time_budget_s, owns_process=owns_process
+    )
     try:
         return session.run(folder, study)
     except Interrupted:
@@ -113,6 +119,7 @@ def resume_study(
     overrides: Sequence[str] = (),
     force_unlock: bool = False,
     time_budget_s: float | None = None,
+    owns_process: bool = True,
 ) -> Study:
     """Goes on with a study after any ending, from its journals.
 
@@ -123,12 +130,19 @@ def resume_study(
         plugin_folder: where they are looked for; None is here, else where the study found them.
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
+        owns_process: whether a second Ctrl-C may end the process.
     """
     folder = StudyFolder.open(Path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
     session = _Session(
-        address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
+        address,
+        listener or Silent(),
+        plugin_folder,
+        time_budget_s,
+        force_unlock,
+        retry_failed,
+        owns_process,
     )
     return session.run(folder, config)
 
@@ -149,26 +163,31 @@ class _Session:
     time_budget_s: float | None
     force_unlock: bool = False
     retry_failed: bool = False
+    owns_process: bool = True
 
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
-        with folder.session(force_unlock=self.force_unlock) as number, handled_signals() as signals:
+        given = code_to_give(config.model_names, [config.trial.dataset.name])
+        with (
+            folder.session(force_unlock=self.force_unlock) as number,
+            handled_signals(owns_process=self.owns_process) as signals,
+        ):
             folder.save_config(config, number, self.plugin_folder)
             if self.retry_failed:
                 for trial in Study(folder, config).failed:
                     trial.folder.reopen()
             search = signals.search = Search(folder, config, number, self.listener)
             if not search.to_run and search.has_decided:
-                with self._following(folder, config):
+                with self._following(folder, config, given):
                     pass  # there is nothing to run, and something to tell
             if search.to_run:
                 with connected(self.address) as ray:
                     slots = find_slots(ray.nodes(), config.study.resources)
                     shared = _shared_data(ray, config)
                     with (
-                        self._following(folder, config),
+                        self._following(folder, config, given),
                         time_budget(self.time_budget_s, signals),
                     ):
-                        self._tune(search, slots, signals, shared)
+                        self._tune(search, slots, signals, {"shared": shared, "given": given})
         study = Study(folder, config)
         if signals.received:
             raise Interrupted(folder, signals.received)
@@ -187,13 +206,14 @@ class _Session:
         return study
 
     def _following(
-        self, folder: StudyFolder, config: StudyConfig
+        self, folder: StudyFolder, config: StudyConfig, given: bytes
     ) -> contextlib.AbstractContextManager[None]:
-        return tracking.following(folder.root, config.plugins, self.plugin_folder)
+        return tracking.following(folder.root, config.plugins, self.plugin_folder, given)
 
     def _tune(
-        self, search: Search, slots: Slots, signals: Signals, shared: SharedData | None
+        self, search: Search, slots: Slots, signals: Signals, for_all: dict[str, Any]
     ) -> None:
+        """Runs the trials; what is for all of them goes through Ray's object store."""
         from ray import tune
 
         from samtune.tuning.adapters import Guard, TuneCallback, TuneScheduler, TuneSearcher
@@ -214,7 +234,7 @@ class _Session:
             "storage_wait": search.config.study.storage_wait,
             "epoch_timeout": search.config.study.epoch_timeout,
         }
-        worker = tune.with_parameters(TrialActor, shared=shared)
+        worker = tune.with_parameters(TrialActor, **for_all)
         tuner = tune.Tuner(
             tune.with_resources(worker, {"cpu": slots.cpus, "gpu": slots.gpus}),
             tune_config=tune.TuneConfig(

@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from samtune.errors import LostReaderError
-from samtune.registry import load_plugins
+from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
 from samtune.tuning.patience import Patience
 from samtune.tuning.watchdog import Watchdog
@@ -37,17 +37,21 @@ class SharedData:
 class TrialActor(tune.Trainable):
     """One worker process; it runs one trial after another."""
 
-    def setup(self, config: dict[str, Any], shared: SharedData | None = None) -> None:
+    def setup(
+        self, config: dict[str, Any], shared: SharedData | None = None, given: bytes = b""
+    ) -> None:
         """Begins, or takes up, the trial that `config` names.
 
         Args:
             shared: the data set of all trials; without it each trial brings its own.
+            given: code that lies in no module (`samtune.given`).
         """
         import ray
         import torch
 
         torch.set_num_threads(config["cpus"])
         load_plugins(config["plugins"], Path(config["plugin_folder"]))
+        take_given(given)
         self._data = ray.get(shared.splits) if shared else None
         self._start(config)
 
