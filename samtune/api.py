@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from samtune.export import ExportedModel
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trial(folders.Trial):
     """One trial of an opened study."""
 
@@ -72,11 +72,11 @@ class Study(folders.Study):
     def recommendation(self) -> Response | None:
         """Which rho to take and how sure that is; None where rho was not searched.
 
-        It takes some seconds the first time.
+        It takes some seconds the first time, and is kept in the study's folder.
         """
-        from samtune.analysis import response
+        from samtune.analysis import answer
 
-        return response(self)
+        return answer(self).response
 
     @property
     def confirmation(self) -> Confirmed | None:
@@ -147,8 +147,12 @@ class Study(folders.Study):
     def _recommendation_at_hand(self) -> str:
         if "sam.rho" not in self.config.search_space:
             return "was not searched"
-        found = self.__dict__.get("recommendation")  # once it was asked for
-        return found.sentence if found else ".recommendation says which to take"
+        from samtune.analysis.answer import kept_answer
+
+        kept = kept_answer(self)
+        if kept and kept.response:
+            return kept.response.sentence
+        return ".recommendation says which to take"
 
     @staticmethod
     def _ours(trial: folders.Trial | None) -> Trial | None:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.analysis import audit, response, warnings_of
-from samtune.cli.answer import print_audit, print_response, print_warnings
+from samtune.analysis import answer
+from samtune.analysis.confirmations import confirmations
+from samtune.cli.answer import print_answer
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
@@ -78,9 +79,7 @@ def _print_study(study: Study, most_rows: int) -> None:
     if (left := len(in_order) - most_rows) > 0:
         every = study.folder.command("show", "--all")
         console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
-    print_response(console, study)
-    print_audit(console, study)
-    print_warnings(console, study)
+    print_answer(console, answer(study))
     print_damage(console, study.damage)
     for name, verdict in _verdicts(study).items():
         console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
@@ -88,8 +87,6 @@ def _print_study(study: Study, most_rows: int) -> None:
 
 def _verdicts(study: Study) -> dict[str, str]:
     """The verdict of each confirmation that has read the test split for this study, by its name."""
-    from samtune.analysis.confirmations import confirmations  # loads scipy
-
     return {name: found.verdict for name, found in confirmations(study).items()}
 
 
@@ -115,7 +112,7 @@ def _print_trial(trial: Trial) -> None:
 
 def study_json(study: Study) -> dict[str, Any]:
     """What `show NAME --json` prints."""
-    best, found, audited = study.best, response(study), audit(study)
+    best, found = study.best, answer(study)
     return {
         "name": study.name,
         "state": study.state,
@@ -124,9 +121,9 @@ def study_json(study: Study) -> dict[str, Any]:
         "mode": study.config.mode,
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
-        "response": asdict(found) if found else None,
-        "audit": asdict(audited) if audited else None,
-        "warnings": [asdict(warning) for warning in warnings_of(study)],
+        "response": asdict(found.response) if found.response else None,
+        "audit": asdict(found.audit) if found.audit else None,
+        "warnings": [asdict(warning) for warning in found.warnings],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
         "confirmations": _verdicts(study),

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_audit, print_response, print_warnings
+from samtune.analysis import answer
+from samtune.cli.answer import print_answer
 from samtune.cli.console import table
 from samtune.config.schema import StudyConfig
 from samtune.config.space import in_words
@@ -92,9 +93,7 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
-    print_response(console, study)
-    print_audit(console, study)
-    print_warnings(console, study)
+    print_answer(console, answer(study))
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)

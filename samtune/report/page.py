@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from samtune.analysis import response
+from samtune import analysis
 from samtune.files import write_atomically
 from samtune.report import answer, caveats, curves, methods, rho, settings, spent
 from samtune.report.parts import Maker, Section, Subject
@@ -55,7 +55,7 @@ def write_report(study: Study, path: Path | None = None) -> Path:
         OSError: it cannot be written; an older page is as it was.
     """
     path = path or study.folder.root / REPORT_FILE
-    subject = Subject(study, response(study))
+    subject = Subject(study, analysis.answer(study))
     kind, makers = (
         ("Confirmation", OF_A_CONFIRMATION) if study.config.confirm else ("Study", SECTIONS)
     )

@@ -3,7 +3,7 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
-      index                what the ended trials come to, so that none is parsed twice (`index`)
+      index, answer        what the ended trials come to, so that it is found once (`derived`)
       .tune/                         Ray Tune's own, while a driver runs
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under

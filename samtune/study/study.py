@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
-from samtune.study.index import Content, Head, Index, stamp_of
+from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import (
     BASELINE_KEY,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -46,7 +48,7 @@ class Trial:
     metric: str
     mode: str
     select: str
-    read: Callable[[], Content] = field(repr=False, compare=False)
+    read: Callable[[], Content] = field(repr=False)
 
     def __repr__(self) -> str:
         return f"<Trial {self.key}: {self.state}>"
@@ -139,6 +141,7 @@ class Study:
         self.session = manifest.session
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
+        self._stamps: dict[str, Stamp] = {}
         self._index = Index(folder.root / "index", manifest.study_id)
         if not whole:
             self._index.read()
@@ -196,6 +199,18 @@ class Study:
     def best(self) -> Trial | None:
         """The trial with the best metric, the baseline included."""
         return next(iter(self.ranking), None)
+
+    @cached_property
+    def source(self) -> str:
+        """A digest of all that this was read from; empty where a change might not change it.
+
+        It says which files of which settings were read, not what stands in them: a copy of the
+        folder has another one.
+        """
+        if self.is_running or not all(map(is_settled, self._stamps.values())):
+            return ""
+        said = [self.folder.study_id, self.config.model_dump_json(), sorted(self._stamps.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def trial(self, key: str) -> Trial:
         """One trial.
@@ -255,6 +270,7 @@ class Study:
         if found is None:
             return self._read(folder)
         head, read = found
+        self._stamps[folder.key] = head.stamp
         trial = self.trial_class(
             key=folder.key,
             folder=folder,
@@ -272,6 +288,7 @@ class Study:
     def _read(self, folder: TrialFolder) -> Trial | None:
         # Before reading: what is written in between makes it another one.
         stamp, damaged = stamp_of(str(folder.root)), len(self.damage)
+        self._stamps[folder.key] = stamp
         record = self._record(folder)
         if record is None:
             return None

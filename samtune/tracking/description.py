@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samtune.analysis import response, warnings_of
+from samtune.analysis import answer
 from samtune.study.study import Study, Trial
 from samtune.tracking.fields import in_short
 
@@ -41,9 +41,9 @@ def _row(trial: Trial) -> str:
 
 
 def _said(study: Study) -> str:
-    found = response(study)
-    sentences = [found.sentence] if found else []
-    return "\n".join(f"- {s}" for s in [*sentences, *(w.sentence for w in warnings_of(study))])
+    found = answer(study)
+    sentences = [found.response.sentence] if found.response else []
+    return "\n".join(f"- {s}" for s in [*sentences, *(w.sentence for w in found.warnings)])
 
 
 def _next(study: Study) -> str:

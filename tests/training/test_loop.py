@@ -116,6 +116,16 @@ def test_sam_beats_sgd_under_label_noise(study_config: Make, digits: DataSplits)
     assert last(0.5) > last(0.0) + 0.1
 
 
+def test_a_model_that_comes_in_evaluation_mode_is_trained_in_training_mode(
+    trial: TrialConfig, digits: DataSplits
+) -> None:
+    first, other = (set_up(trial, digits, CPU) for _ in range(2))
+    other.model.eval()
+    results = [next(train(state, trial, digits, CPU)) for state in (first, other)]
+    assert results[0].metrics == results[1].metrics
+    assert other.model.training
+
+
 def test_not_finite_metrics_are_named() -> None:
     result = EpochResult(1, {"train_loss": math.nan, "val_loss": 0.1, "lr": math.inf}, 0.1)
     assert result.not_finite == ["train_loss", "lr"]

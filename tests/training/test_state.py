@@ -62,6 +62,16 @@ def test_by_default_there_is_one_group() -> None:
     assert len(new_state(optimizer=SGD).optimizer.param_groups) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "fused"), [({}, True), ({"fused": False}, False), ({"differentiable": True}, False)]
+)
+def test_sgd_is_fused_unless_it_was_asked_for_what_excludes_it(
+    asked: dict[str, bool], fused: bool
+) -> None:
+    [group] = new_state(optimizer={**SGD, **asked}).optimizer.param_groups
+    assert group["fused"] is fused
+
+
 def test_a_norm_over_whole_images_is_known_by_its_type() -> None:
     model = nn.Sequential(nn.LayerNorm((1, 6, 6)), nn.Flatten(), nn.Linear(36, 3))
     assert norms_and_biases(model) == {model[0].weight, model[0].bias, model[2].bias}

@@ -14,7 +14,7 @@ from torch import nn
 
 from samtune import register_model
 from samtune.analysis.confirmed import Confirmed
-from samtune.config.schema import SamConfig, StudyConfig
+from samtune.config.schema import SamConfig, SearchConfig, StudyConfig
 from samtune.config.study_file import check_study
 from samtune.config.trials import record_of
 from samtune.config.yaml_reader import parse_yaml
@@ -153,6 +153,27 @@ def test_seeds_are_none_of_the_searchs_and_nothing_else_of_the_study_changes(
     assert (config.trial, config.search_space) == (searched.config().trial, {})
     assert config.study.scheduler.name == "none"
     assert not config.study.baseline
+
+
+def test_what_a_search_was_given_or_had_enough_of_is_no_affair_of_its_confirmation(
+    searched: StudyFolder,
+) -> None:
+    asked = {
+        "try_first": [_values(0.1, 0.1)],
+        "warm_start": ["other"],
+        "audit": 0.5,
+        "time_budget": 0.1,
+        "device_budget": 0.1,
+        "target": 0.5,
+    }
+    config = searched.config()
+    limited = config.model_copy(update={"study": config.study.model_copy(update=asked)})
+    begun = plan(searched, limited, "tiny-confirm", Wanted())[1].study
+    assert {name: getattr(begun, name) for name in asked} == {
+        name: field.get_default(call_default_factory=True)
+        for name, field in SearchConfig.model_fields.items()
+        if name in asked
+    }
 
 
 def test_a_confirmation_ends_with_a_table_of_pairs_and_is_derived_again_without_reading(

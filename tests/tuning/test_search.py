@@ -237,6 +237,19 @@ def test_a_trial_that_cannot_be_written_down_is_handed_out_once_it_can(
     assert len(search.sampler.study.trials) == 4
 
 
+def test_a_storage_that_fails_for_longer_than_the_study_waits_is_given_up(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(
+        study_folder, study_config(("study: {", "study: {storage_wait: 0, ")), 1, Silent()
+    )
+    trials = study_folder.root / "trials"
+    trials.rename(study_folder.root / "away")
+    trials.write_text("in the way")
+    with pytest.raises(OSError, match="t0000"):
+        search.next_trial()
+
+
 @pytest.mark.parametrize("is_over", [False, True])
 def test_an_outcome_that_cannot_be_written_yet_is_written_later(
     study_folder: StudyFolder, study_config: Make, is_over: bool
