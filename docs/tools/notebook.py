@@ -13,7 +13,8 @@ PLOT = "application/vnd.plotly.v1+json"
 def as_markdown(path: Path) -> str:
     """The page."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join(part for cell in cells for part in _parts(cell)) + "\n"
+    parts = [part for cell in cells for part in _parts(cell)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _parts(cell: dict[str, Any]) -> Iterator[str]:
@@ -32,7 +33,7 @@ def _output(output: dict[str, Any]) -> str:
         import plotly.io
 
         figure = plotly.io.from_json(json.dumps(data[PLOT]), skip_invalid=True)
-        return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs="cdn"))
+        return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=True))
     if "text/html" in data:
         return "".join(data["text/html"])
     return f"```text\n{''.join(data['text/plain'])}\n```"

@@ -122,6 +122,11 @@ class TrainingConfig(Config):
     """How long, on what schedule and in what numbers one run trains.
 
     Attributes:
+        epochs: passes over the training images.
+        batch_size: images of a step.
+        lr_schedule: how the learning rate falls: to 0, by steps, or not at all.
+        label_smoothing: the share of the target that goes to all classes alike.
+        seed: of the first weights, the order, augmentation and dropout.
         mixup, cutmix: alpha of the Beta distribution that says how much of each image is another's:
             all its pixels a little, or a box of them; 0 is off, and with both a batch draws one.
         micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
@@ -262,6 +267,8 @@ class SchedulerConfig(Config):
     2017); `none` lets every trial run to its end.
 
     Attributes:
+        name: which of them.
+        reduction_factor: at each rung the best 1/reduction_factor go on.
         grace_epochs: before which no trial is stopped. `auto` is a quarter of the epochs, but five
             at least: SAM with a large rho begins slowly, and what is compared earlier is who
             begins fast. A study of five epochs or fewer so stops nothing.
@@ -288,7 +295,12 @@ class SchedulerConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one trial occupies; fractions of a GPU share it."""
+    """What one trial occupies.
+
+    Attributes:
+        cpus: processor cores; as many threads compute.
+        gpus: fractions of one share it; `auto` is one where there are any.
+    """
 
     cpus: Annotated[Count, Field(le=MOST)] = 1
     gpus: Literal["auto"] | float = "auto"
@@ -308,9 +320,16 @@ class ResourcesConfig(Config):
 class SearchConfig(Config):
     """How the search goes: the `study:` section.
 
-    `mode` follows from the metric and need not be given.
-
     Attributes:
+        metric: what trials are compared by; any that the model's task has.
+        mode: follows from the metric and need not be given.
+        select: a trial counts by its best epoch, or by its last.
+        trials: how many to sample; no more than the search space has points.
+        sampler: what proposes the next settings.
+        seed: of the sampler; a trial's own is `training.seed`.
+        baseline: also run the trial as it is with rho = 0.
+        scheduler: what stops weak trials early; its name alone will do.
+        resources: what one trial occupies.
         try_first: settings of the first trials, by path; the sampler draws what they leave out.
         warm_start: studies in the same storage whose ended trials the sampler knows of from its
             start. They are no trials of this study, which keeps what it learned from.

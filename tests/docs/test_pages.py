@@ -35,6 +35,7 @@ NOT_RUN = {
     "ray start": "begins a cluster; tests/tuning/test_cluster.py has one",
     "samtune run FILE --address auto": "needs a cluster; tests/tuning/test_cluster.py has one",
     "samtune report wrn_rho -o mine.html --open": "would open a browser",
+    "samtune ui": "serves until it is ended; tests/tracking and tests/cli have it",
     "curl": "its dots stand for pixels; own_images.md asks with a whole image",
 }
 # What goes over a study that is long on its page, by the command's beginning.
@@ -43,7 +44,7 @@ TINY = {
     "search_space.model.width_factor=null search_space.model.depth=null",
     "samtune run mine.yaml": "study.trials=2 training.epochs=1",
     "samtune run shapes.yaml": "study.trials=2 training.epochs=2",
-    "samtune confirm shapes": "",
+    "samtune run stripes.yaml": "study.trials=2 training.epochs=1",
 }
 INSTEAD = {  # of words that a page only says for the reader's own
     "confirm shapes --top 1 --seeds 3": "confirm shapes --top 1 --seeds 1",
@@ -51,7 +52,7 @@ INSTEAD = {  # of words that a page only says for the reader's own
     " NAME": " wrn_rho",
 }
 RECIPES = "sam.md"  # which tests/sam/test_recipes.py runs, against SAM written out by hand
-NEEDS_A_STUDY = ("README.md", "export.md", "report.md", "python.md")
+NEEDS_A_STUDY = ("README.md", "export.md", "report.md", "python.md", "mlflow.md")
 
 
 @dataclass
