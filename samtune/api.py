@@ -102,7 +102,7 @@ class Study(folders.Study):
         """
         from samtune.report.rho import rho_figure
 
-        return rho_figure(self, self.recommendation)
+        return rho_figure(self)
 
     def __repr__(self) -> str:
         facts = "; ".join(f"{name} {said}".strip() for name, said in self._facts())
@@ -137,7 +137,8 @@ class Study(folders.Study):
     def _facts_of_best(self) -> list[tuple[str, str]]:
         facts, best, baseline = [], self.best, self.baseline
         if best:
-            facts.append(("best", f"{best.key}, {self.metric} {metric(best.value)}"))
+            name = f"{best.key} (baseline)" if best.is_baseline else best.key
+            facts.append(("best", f"{name}, {self.metric} {metric(best.value)}"))
             facts.append(("at", describe(best.values)))
         if self.gain is not None and baseline:
             facts.append(("baseline", f"{metric(baseline.value)}, the gain is {self.gain:+.4f}"))
@@ -149,10 +150,10 @@ class Study(folders.Study):
             return "was not searched"
         from samtune.analysis.answer import kept_answer
 
-        kept = kept_answer(self)
-        if kept and kept.response:
-            return kept.response.sentence
-        return ".recommendation says which to take"
+        found = self.__dict__.get("recommendation")  # where it was asked for
+        if found is None and (kept := kept_answer(self)):
+            found = kept.response
+        return found.sentence if found else ".recommendation says which to take"
 
     @staticmethod
     def _ours(trial: folders.Trial | None) -> Trial | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from samtune.analysis import answer
 from samtune.analysis.axes import Axis, axes_of
-from samtune.analysis.response import RHO, Band, Response, is_comparable
+from samtune.analysis.response import RHO, Band, is_comparable
 from samtune.analysis.scores import Scored, scored, thinned
 from samtune.errors import SamtuneError
 from samtune.report.parts import Part, Plot, Section, Subject
@@ -91,18 +92,15 @@ def against_rho(subject: Subject) -> Section:
     return Section("rho", title, [*parts, Plot(made, shows, notes)])
 
 
-def rho_figure(study: Study, found: Response | None) -> go.Figure:
+def rho_figure(study: Study) -> go.Figure:
     """The same plot for a notebook.
-
-    Args:
-        found: what the study says of rho.
 
     Raises:
         SamtuneError: there is none; it says why.
     """
     import plotly.io
 
-    section = against_rho(Subject(study, found))
+    section = against_rho(Subject(study, answer(study)))
     plots = [part for part in section.parts if isinstance(part, Plot)]
     if not plots:
         raise SamtuneError(" ".join(str(part) for part in section.parts))

@@ -20,8 +20,8 @@ from tests.docs.blocks import PAGES, Block, all_blocks, blocks, inline_commands,
 
 GROUP: Any = typer.main.get_command(app)
 
-# Blocks that are no code: what a command prints, by its beginning.
-PRINTED = ("Best: t0012", "SAM with rho 0.597")
+# Blocks that are no code but what a command prints or leaves, by their beginning.
+PRINTED = ("Best: t0012", "SAM with rho 0.597", "samtune_studies/NAME/")
 
 
 def test_every_block_is_of_a_known_language() -> None:
@@ -82,7 +82,8 @@ def test_every_snippet_compiles_and_what_it_imports_is_there(block: Block) -> No
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module or "")
             for alias in node.names:
-                assert hasattr(module, alias.name), f"{block}: {node.module}.{alias.name}"
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
