@@ -216,7 +216,13 @@ class _Session:
         """Runs the trials; what is for all of them goes through Ray's object store."""
         from ray import tune
 
-        from samtune.tuning.adapters import Guard, TuneCallback, TuneScheduler, TuneSearcher
+        from samtune.tuning.adapters import (
+            Guard,
+            NoReporter,
+            TuneCallback,
+            TuneScheduler,
+            TuneSearcher,
+        )
         from samtune.tuning.trial import TrialActor
 
         folder = search.folder
@@ -253,6 +259,7 @@ class _Session:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
                 callbacks=[TuneCallback(search, guard)],
+                progress_reporter=NoReporter(),
                 verbose=0,
             ),
         )

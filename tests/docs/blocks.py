@@ -73,7 +73,7 @@ def _found(page: str, text: str) -> Iterator[Block]:
             continue
         inside = re.sub("^    ", "", match[4], flags=re.MULTILINE)
         before = text[: match.start()].rstrip("\n").rpartition("\n")[2]
-        if inside.strip() and not before.startswith(("- ", "  ")):  # else a list's own paragraph
+        if inside.strip() and not before.startswith(("- ", "  ", "::: ")):  # else not code
             line += len(inside) - len(inside.lstrip("\n"))
             yield Block(page, line, _kind(inside.strip()), inside.strip("\n") + "\n")
 
