@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"preflight"},
     {"study"},
-    {"analysis"},
+    {"analysis", "sharpness"},
     {"tracking", "export"},
     {"tuning"},
     {"report"},
@@ -37,6 +37,7 @@ HEAVY = {
     "sklearn": {"analysis", "data"},
     "plotly": {"report"},
     "jinja2": {"report"},
+    "curvlinops": {"sharpness"},
 }
 
 
@@ -99,6 +100,7 @@ def test_each_heavy_library_has_one_door(path: Path) -> None:
         ("samtune.training", {"ray", "optuna", "mlflow"}),
         ("samtune.study.trial_run", {"ray", "optuna", "mlflow"}),
         ("samtune.analysis", {"torch", "ray", "optuna", "mlflow", "sklearn", "scipy"}),
+        ("samtune.sharpness", {"torch", "ray", "optuna", "mlflow", "scipy", "curvlinops"}),
         ("samtune.report.page", {"torch", "ray", "optuna", "mlflow", "plotly", "scipy"}),
         ("samtune.tracking", {"torch", "ray", "optuna", "mlflow"}),
     ],

@@ -133,7 +133,7 @@ def _number(limit: float) -> str:
 def _default(info: Any) -> str:
     if info.is_required():
         return "required"
-    value = info.default
+    value = info.get_default(call_default_factory=True)
     plain = value.model_dump() if isinstance(value, BaseModel) else value
     return "`" + json.dumps(plain).replace('"', "") + "`"
 

@@ -1,8 +1,9 @@
 """What a study's trials say: pure functions over an opened `Study`.
 
 `response` is the recommendation, `warnings` what speaks against an answer, `audit` whether the
-trial scheduler stopped the right trials; `answer` is the three of them, found once. `statistics`,
-`confirmed` and `verdict` are what repeated runs allow one to say (`samtune confirm`).
+trial scheduler stopped the right trials; `answer` is the three of them, found once. `pareto` is
+what no trial beats in several objectives, `tuned` what tuning the optimizer alone came to.
+`statistics`, `confirmed` and `verdict` are what repeated runs allow one to say (`samtune confirm`).
 """
 
 from samtune.analysis.answer import Answer, answer

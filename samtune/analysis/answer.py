@@ -64,5 +64,7 @@ def kept_answer(study: Study) -> Answer | None:
 
 def _source(study: Study) -> str:
     """What an answer is made of; empty where it would not hold for long."""
+    tuned = study.tuned_baseline
+    sources = [study.source, *([tuned.source] if tuned else [])]
     rules = stamp_of(str(RULES), tuple(sorted(os.listdir(RULES))))
-    return f"{study.source}, rules {rules}" if study.source else ""
+    return f"{', '.join(sources)}, rules {rules}" if all(sources) else ""

@@ -5,8 +5,16 @@ from __future__ import annotations
 from rich.console import Console
 
 from samtune.analysis import Answer, Response
+from samtune.analysis.pareto import (
+    pareto_columns,
+    pareto_in_words,
+    pareto_rows,
+    pareto_set,
+)
+from samtune.analysis.tuned import tuned_in_words
 from samtune.cli.console import table
 from samtune.report.answer import slice_columns, slice_rows
+from samtune.study import Study
 
 
 def print_answer(console: Console, found: Answer) -> None:
@@ -26,3 +34,19 @@ def _print_response(console: Console, found: Response) -> None:
         for row in slice_rows(found):
             rows.add_row(*row)
         console.print(rows)
+
+
+def print_pareto(console: Console, study: Study) -> None:
+    """The trials that none beats in all of `study.metrics`, where there are several."""
+    if found := pareto_set(study):
+        console.print(pareto_in_words(found), markup=False, soft_wrap=True)
+        rows = table(*pareto_columns(found))
+        for row in pareto_rows(study, found):
+            rows.add_row(*row)
+        console.print(rows)
+
+
+def print_tuned(console: Console, study: Study) -> None:
+    """What tuning the optimizer alone came to, where that was asked for."""
+    if sentence := tuned_in_words(study):
+        console.print(sentence, markup=False, soft_wrap=True)

@@ -20,6 +20,7 @@ from samtune.cli.options import (
     StudyName,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
 from samtune.cli.session import Detail, attend, detail_of
 from samtune.errors import SamtuneError
@@ -50,6 +51,7 @@ def confirm(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     retry_failed: RetryFailed = False,
     read_test_again: Annotated[
@@ -75,6 +77,7 @@ def confirm(
         storage=storage,
         address=address,
         time_budget=time_budget,
+        wait_for_resources=wait_for_resources,
         plugins=plugin or [],
         retry_failed=retry_failed,
         force_unlock=force_unlock,
@@ -105,6 +108,7 @@ def confirmed_study(
     storage: Path = DEFAULT_STORAGE,
     address: str | None = None,
     time_budget: str | None = None,
+    wait_for_resources: str | None = None,
     plugins: list[str],
     retry_failed: bool = False,
     force_unlock: bool = False,
@@ -114,16 +118,18 @@ def confirmed_study(
     from samtune import tracking
     from samtune.cli.console import seconds_of
     from samtune.cli.tracked import print_tracking
-    from samtune.study import Study, StudyFolder
+    from samtune.config.confirm import confirmation_name
+    from samtune.study import Study, open_folder
     from samtune.tuning import resume_study, run_study
-    from samtune.tuning.confirm import conclude, confirmation_name, plan
+    from samtune.tuning.confirm import conclude, plan
 
-    searched = StudyFolder.open(storage, name)
+    searched = open_folder(storage, name)
     plugin_folder = searched.plugin_folder(plugins)
     config = searched.checked_config(plugins, plugin_folder)
     folder, begun = plan(searched, config, confirm_as or confirmation_name(name), wanted)
     console = new_console(silent=not detail.previews)
     budget = seconds_of(time_budget) if time_budget else None
+    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     study = Study(folder, begun) if folder else None
 
     def start(listener: Any) -> Study:
@@ -135,6 +141,7 @@ def confirmed_study(
                 listener=listener,
                 plugin_folder=plugin_folder,
                 time_budget_s=budget,
+                wait_for_resources_s=waited,
             )
         return resume_study(
             begun.name,
@@ -146,6 +153,7 @@ def confirmed_study(
             plugin_folder=plugin_folder,
             force_unlock=force_unlock,
             time_budget_s=budget,
+            wait_for_resources_s=waited,
         )
 
     to_run = begun.wanted_trials

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from samtune.study import DEFAULT_STORAGE, StudyFolder, study_names
+
 StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)
 ]
@@ -28,13 +30,50 @@ Changes = Annotated[
         show_default=False,
     ),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study.", show_default=False)]
+
+
+def _studies(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell completes a study's name to."""
+    names = study_names(Path(ctx.params.get("storage") or DEFAULT_STORAGE))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _trials(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell completes a trial's key to."""
+    root = Path(ctx.params.get("storage") or DEFAULT_STORAGE) / (ctx.params.get("name") or "")
+    return [trial.key for trial in StudyFolder(root).trials() if trial.key.startswith(incomplete)]
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The study.", show_default=False, autocompletion=_studies),
+]
+TrialKey = Annotated[
+    str | None,
+    typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.", autocompletion=_trials),
+]
+StudyNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME...", help="The studies.", show_default=False, autocompletion=_studies
+    ),
+]
 Storage = Annotated[
     Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")
 ]
+
+
+def _checked_address(address: str | None) -> str | None:
+    from samtune.tuning.cluster import check_address
+
+    check_address(address)
+    return address
+
+
 Address = Annotated[
     str | None,
     typer.Option(
+        callback=_checked_address,
         help="Address of a Ray cluster; default is RAY_ADDRESS, else this machine.",
         show_default=False,
     ),
@@ -49,6 +88,15 @@ TimeBudget = Annotated[
     str | None,
     typer.Option(
         metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
+    ),
+]
+WaitForResources = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-resources",
+        metavar="DURATION",
+        help="Wait this long for a first node that holds a trial: 10m, 1h.",
+        show_default=False,
     ),
 ]
 RetryFailed = Annotated[

@@ -18,8 +18,9 @@ from samtune.cli.options import (
     StudyFile,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
-from samtune.cli.session import attend, detail_of
+from samtune.cli.session import attend, detail_of, time_left
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, StudyFolder
 
@@ -36,6 +37,7 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Then confirm it, as `samtune confirm` does.")
@@ -46,17 +48,21 @@ def run(
     json_events: JsonEvents = False,
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
+    from samtune.cli.baseline import tune_and_sum_up
     from samtune.cli.summary import print_preview, print_warm_start
     from samtune.config.study_file import read_study
     from samtune.preflight import preview
     from samtune.tuning import run_study
+    from samtune.tuning.baseline import check_free
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     extra = [f"name={json.dumps(name)}"] if name is not None else []
     extra += [f"study.trials={trials}"] if trials is not None else []
     config = read_study(file, [*(overrides or []), *extra], plugin)
     StudyFolder.check_free(storage, config.name)
-    seconds = seconds_of(time_budget) if time_budget else None
+    check_free(storage, config)
+    left = time_left(seconds_of(time_budget) if time_budget else None)
+    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
@@ -74,14 +80,28 @@ def run(
             address=address,
             listener=listener,
             plugin_folder=file.absolute().parent,
-            time_budget_s=seconds,
+            time_budget_s=left(),
+            wait_for_resources_s=waited,
         ),
         detail=detail,
         config=config,
         before=None,
-        to_run=config.wanted_trials + config.study.baseline,
+        to_run=config.wanted_trials + config.study.has_baseline,
         folder=where,
+        sums_up=config.study.baseline != "tuned",
     )
+    if config.study.baseline == "tuned":
+        tune_and_sum_up(
+            config.name,
+            storage=storage,
+            detail=detail,
+            console=console,
+            address=address,
+            plugins=config.plugins,
+            plugin_folder=file.absolute().parent,
+            time_budget_s=left(),
+            wait_for_resources_s=waited,
+        )
     if not confirm:
         return
     from samtune.cli.confirm import confirmed_study, print_found
@@ -92,6 +112,7 @@ def run(
         Wanted(),
         storage=storage,
         address=address,
+        wait_for_resources=wait_for_resources,
         plugins=config.plugins,
         detail=detail,
     )

@@ -105,7 +105,7 @@ def model_of(trial: Trial) -> ExportedModel:
         SamtuneError: the trial has no weights on disk, or they are not what was written.
     """
     trained = load_trained(trial)
-    said = about(trial.folder.study_name, trial.metric, trained)
+    said = about(trial.folder.study.name, trial.metric, trained)
     return ExportedModel(with_preprocessing(trained.model, said), said).eval()
 
 

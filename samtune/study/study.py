@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
@@ -18,6 +19,7 @@ from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
+from samtune.study.renaming import open_folder
 from samtune.study.trial_folder import (
     BASELINE_KEY,
     FAILED_STATES,
@@ -52,6 +54,29 @@ class Trial:
 
     def __repr__(self) -> str:
         return f"<Trial {self.key}: {self.state}>"
+
+    @classmethod
+    def of(
+        cls,
+        folder: TrialFolder,
+        record: TrialRecord,
+        epochs: list[Entry],
+        outcome: Outcome | None,
+        state: TrialState,
+    ) -> Self:
+        """One that was read from its own files."""
+        content = Content(record, epochs)
+        return cls(
+            key=folder.key,
+            folder=folder,
+            session=record.session,
+            outcome=outcome,
+            state=state,
+            metric=record.metric,
+            mode=record.mode,
+            select=record.select,
+            read=lambda: content,
+        )
 
     @cached_property
     def _content(self) -> Content:
@@ -118,6 +143,25 @@ class Trial:
         """
         return self.value is not None and (self.select == "best" or self.state == "finished")
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a session may take it up where it is: it has not ended, or has failed."""
+        return self.outcome is None or self.state in FAILED_STATES
+
+    @property
+    def weights_files(self) -> dict[str, str]:
+        """The files with its best epoch's weights and those it counts by, with their digests.
+
+        A last epoch that was not the best so far has its weights in its training state alone.
+        """
+        best, chosen = self.best_epoch, self.selected_epoch
+        if best is None or chosen is None:
+            return {}
+        files = {best.weights: best.weights_sha256}
+        if chosen.weights:
+            return files | {chosen.weights: chosen.weights_sha256}
+        return files | {chosen.state: chosen.sha256}
+
 
 class Study:
     """A study's trials; reads the folder once, when made.
@@ -139,6 +183,7 @@ class Study:
         self.config = config
         manifest = folder.manifest
         self.session = manifest.session
+        self.is_archived = manifest.archived
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
         self._stamps: dict[str, Stamp] = {}
@@ -159,6 +204,23 @@ class Study:
         """The run of the base trial without SAM."""
         return next((t for t in self.trials if t.is_baseline), None)
 
+    @cached_property
+    def tuned_baseline(self) -> Study | None:
+        """The study that tunes the optimizer alone, as far as it is; None where none was begun."""
+        if self.config.study.baseline != "tuned":
+            return None
+        storage, name = self.folder.root.parent, baseline_name(self.name)
+        if not (storage / name / "manifest.json").exists():
+            return None
+        try:
+            folder = StudyFolder.open(storage, name)
+            found = Study(folder, folder.config())
+        except SamtuneError:
+            return None  # `samtune resume` says what is wrong with it
+        owner = found.config.baseline_of
+        is_own = owner is not None and owner.study_id == self.folder.manifest.study_id
+        return found if is_own else None
+
     @property
     def state(self) -> str:
         """`running`, `interrupted` or `finished`."""
@@ -171,7 +233,7 @@ class Study:
         """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
-        baseline_due = self.config.study.baseline and self.baseline is None
+        baseline_due = self.config.study.has_baseline and self.baseline is None
         new = max(0, self.config.wanted_trials - sampled)
         if new and self.config.study.has_budget and self.budget.spent:
             new = 0
@@ -183,7 +245,7 @@ class Study:
         budget = Budget(self.config.study, self.config.mode)
         for trial in self.trials:
             for entry in trial.epochs:
-                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s, entry.metrics)
             if not trial.is_baseline and trial.can_win and trial.value is not None:
                 budget.note_value(trial.key, trial.value)
         return budget
@@ -226,6 +288,10 @@ class Study:
             if damage.where == f"trials/{key}/trial.json":
                 raise SamtuneError(str(damage))
         raise UnknownNameError("trial", key, [t.key for t in self.trials])
+
+    def damage_of(self, key: str) -> list[Damage]:
+        """What is damaged of one trial."""
+        return [damage for damage in self.damage if damage.where.startswith(f"trials/{key}/")]
 
     @property
     def failed(self) -> list[Trial]:
@@ -307,28 +373,18 @@ class Study:
             self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
-        content = Content(record, epochs)
-        trial = self.trial_class(
-            key=folder.key,
-            folder=folder,
-            session=record.session,
-            outcome=outcome,
-            state=state,
-            metric=record.metric,
-            mode=record.mode,
-            select=record.select,
-            read=lambda: content,
-        )
+        trial = self.trial_class.of(folder, record, epochs, outcome, state)
         if outcome and len(self.damage) == damaged:
             said = record.session, record.metric, record.mode, record.select
             ended = outcome.state, outcome.epoch, outcome.reason
-            self._index.add(Head(folder.key, stamp, *said, *ended, trial.value), content)
+            head = Head(folder.key, stamp, *said, *ended, trial.value)
+            self._index.add(head, Content(record, epochs))
         return trial
 
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
         """What the trial was handed out with; None where that is damaged."""
         remedy = "the trial is set aside until it is restored from a backup"
-        if folder.key == BASELINE_KEY and self.config.study.baseline:
+        if folder.key == BASELINE_KEY and self.config.study.has_baseline:
             remedy = "`samtune resume` writes it anew"
         found = "is gone"
         try:
@@ -348,5 +404,5 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     return Study(folder, folder.config())

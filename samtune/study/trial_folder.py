@@ -15,8 +15,8 @@ from samtune.study.journal import Attempt, Journal
 from samtune.study.manifest import Manifest
 
 BASELINE_KEY = "t0000"
-KEPT_STATES = 2  # the newest training states: one may be damaged
 TRIAL_PATTERN = r"t\d{4,}"
+LET_GO_FILE = "let_go.json"
 CHECKPOINT_PATTERN = r"(?:state|best)-\d+-a(\d+)(?:-[0-9a-f]+)?\.(?:pt|safetensors)"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
@@ -28,7 +28,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: `stopped` is the trial scheduler's doing, the others the trial's own.
+        state: `stopped` is the trial scheduler's doing or the user's, the others the trial's own.
         epoch: the epoch it ended in.
         reason: one sentence for people; empty where the state says it all.
     """
@@ -41,6 +41,25 @@ class Outcome:
     def epochs(self) -> int:
         """How many finished epochs the trial has at least."""
         return self.epoch if self.state in ("finished", "stopped") else self.epoch - 1
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Why the weights of an ended trial were not kept.
+
+    Attributes:
+        rank: its place among the trials that had ended by then; None where it could not win.
+        of: how many of them could.
+        keep_weights: how many trials keep their weights.
+    """
+
+    rank: int | None
+    of: int
+    keep_weights: int
+
+    def __str__(self) -> str:
+        place = f"it was number {self.rank} of {self.of}" if self.rank else "it could not win"
+        return f"{place}, and study.keep_weights is {self.keep_weights}"
 
 
 @dataclass(frozen=True)
@@ -66,9 +85,9 @@ class TrialFolder:
         self.study_id = study_id
 
     @property
-    def study_name(self) -> str:
-        """The study that the trial is one of."""
-        return self.root.parent.parent.name
+    def study(self) -> Path:
+        """The folder of the study it is a trial of."""
+        return self.root.parent.parent
 
     @property
     def journal(self) -> Path:
@@ -102,6 +121,15 @@ class TrialFolder:
             if found := re.fullmatch(CHECKPOINT_PATTERN, path.name):
                 yield path, int(found[1])
 
+    def let_go(self) -> LetGo | None:
+        """Why its weights were not kept; None where they are."""
+        return read_json(self.root / LET_GO_FILE, LetGo)
+
+    def note_let_go(self, why: LetGo) -> None:
+        """Says that its weights are not kept; only then may they be removed."""
+        write_json(self.root / LET_GO_FILE, asdict(why))
+        sync_folder(self.root)
+
     def leftovers(self) -> list[Path]:
         """What was being written when somebody was killed."""
         return sorted(self.root.glob(f"{TEMPORARY}*"))
@@ -117,6 +145,7 @@ class TrialFolder:
         An outcome that an older session has written does not count any more.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / LET_GO_FILE).unlink(missing_ok=True)  # it will have weights again
         handed_out = record.model_copy(update={"session": session})
         write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
         for changed in (self.root, self.root.parent):
@@ -132,7 +161,7 @@ class TrialFolder:
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the place over."""
-        study = read_json(self.root.parent.parent / "manifest.json", Manifest)
+        study = read_json(self.study / "manifest.json", Manifest)
         if study and self.study_id and study.study_id != self.study_id:
             raise FencedError(f"{self.root} belongs to another study of the same name now")
         record = self.record()

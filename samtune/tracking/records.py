@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from samtune.files import parse_json, write_atomically
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
+from samtune.words import count
 
 
 @dataclass
@@ -21,6 +22,7 @@ class ShippedRun:
         epochs: how many of the journal's it has been sent.
         last_ms: when the last of them ended: another time is another epoch.
         params: whether it has the parameters.
+        datasets: whether it has the training and validation split.
         state: what it was last told of the trial.
         gain: over the baseline, as it was last told.
         refused: what it does not want of it, and why; under "" if it is the whole of it.
@@ -30,6 +32,7 @@ class ShippedRun:
     epochs: int = 0
     last_ms: int = 0
     params: bool = False
+    datasets: bool = False
     state: str = ""
     gain: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -37,7 +40,7 @@ class ShippedRun:
     def reset(self) -> None:
         """Notes that MLflow has nothing of it."""
         self.run_id, self.epochs, self.last_ms = "", 0, 0
-        self.params, self.state, self.gain = False, "", None
+        self.params, self.datasets, self.state, self.gain = False, False, "", None
         self.refused.clear()
 
     def contradicts(self, trial: Trial) -> bool:
@@ -56,6 +59,7 @@ class Shipped:
         parent: the study's own run.
         study_file, confirmation, page: the digests of the study file, `confirm.json` and
             `report.html` it has.
+        view: the digest of the view of the study's run table.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
         notes: what to tell the user once the study ends.
@@ -66,6 +70,7 @@ class Shipped:
     study_file: str = ""
     confirmation: str = ""
     page: str = ""
+    view: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None
     trials: dict[str, ShippedRun] = field(default_factory=dict)
@@ -89,7 +94,13 @@ class Shipped:
             self.trials[key].reset()
         else:
             self.parent.reset()
-            self.summary, self.study_file, self.confirmation, self.page = None, "", "", ""
+            self.summary, self.study_file, self.confirmation, self.page, self.view = (
+                None,
+                "",
+                "",
+                "",
+                "",
+            )
 
     def try_refused_again(self) -> None:
         """Forgets refusals: MLflow may think otherwise by now."""
@@ -130,8 +141,8 @@ class Report:
     @property
     def missing(self) -> str:
         """What is still to be sent, in words; empty if nothing is."""
-        parts = [_count(self.epochs, "epoch")] if self.epochs else []
-        parts += [f"the state of {_count(self.runs, 'run')}"] if self.runs else []
+        parts = [count(self.epochs, "epoch")] if self.epochs else []
+        parts += [f"the state of {count(self.runs, 'run')}"] if self.runs else []
         return " and ".join(parts)
 
     @property
@@ -140,7 +151,7 @@ class Report:
         if not self.refused:
             return ""
         more = f" and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
-        return f"{_count(len(self.refused), 'record')}: {'; '.join(self.refused[:3])}{more}"
+        return f"{count(len(self.refused), 'record')}: {'; '.join(self.refused[:3])}{more}"
 
 
 def report(root: Path, address: str | None = None) -> Report:
@@ -177,7 +188,3 @@ def pending(root: Path) -> int:
 def run_status(study: Study) -> str:
     """What MLflow calls the state that the study is in."""
     return {"running": "RUNNING", "interrupted": "KILLED"}.get(study.state, "FINISHED")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

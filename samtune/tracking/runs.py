@@ -55,15 +55,20 @@ class Runs:
         condition = f"tags.`{STUDY_TAG}` = '{self.study_id}' and tags.`{TRIAL_TAG}` = '{key}'"
         return next(self._search(condition), None)
 
-    def create(self, key: str, name: str, start_ms: int, parent: str = "") -> Run:
-        """A new run; look for it first."""
-        tags = {STUDY_TAG: self.study_id, TRIAL_TAG: key, "mlflow.source.name": "samtune"}
-        if parent:
-            tags[PARENT_TAG] = parent
+    def create(self, key: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Run:
+        """A new run, with these tags beside its own; look for it first."""
+        own = {STUDY_TAG: self.study_id, TRIAL_TAG: key, "mlflow.source.name": "samtune"}
         with sent_once():
             return self.client.create_run(
-                self.experiment_id, start_time=start_ms, tags=tags, run_name=name
+                self.experiment_id, start_time=start_ms, tags={**own, **tags}, run_name=name
             )
+
+    def delete(self) -> int:
+        """Deletes all runs of the study; returns how many there were."""
+        runs = list(self._search(f"tags.`{STUDY_TAG}` = '{self.study_id}'"))
+        for run in runs:
+            self.client.delete_run(run.info.run_id)
+        return len(runs)
 
     def other_studies(self) -> bool:
         """Whether the experiment has runs of another study: one of this name that was deleted."""

@@ -52,7 +52,7 @@ INSTEAD = {  # of words that a page only says for the reader's own
     " NAME": " wrn_rho",
 }
 RECIPES = "sam.md"  # which tests/sam/test_recipes.py runs, against SAM written out by hand
-NEEDS_A_STUDY = ("README.md", "export.md", "report.md", "python.md", "mlflow.md")
+NEEDS_A_STUDY = ("README.md", "export.md", "report.md", "python.md", "sharpness.md")
 
 
 @dataclass

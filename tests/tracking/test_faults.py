@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from samtune import tracking
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
 from samtune.tracking.faults import is_about_content, is_refusal, is_unanswered, is_unreachable
+from samtune.tracking.process import _Follower
 from samtune.tracking.records import report
 from samtune.tracking.shipper import Shipper
 from tests.tracking.conftest import (
@@ -180,6 +182,21 @@ def test_a_study_without_a_trial_leaves_no_process(
     assert _shipping(study_folder.root) == []
 
 
+def test_a_shipper_that_cannot_start_is_given_up_once_the_driver_has_ended(
+    study_folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, starts = tmp_path / "python", tmp_path / "starts"
+    program.write_text(f"#!/bin/sh\necho started >> {starts}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with tracking.following(study_folder.root):
+        pass
+    tracking.wait_until_shipped(study_folder.root, 10)
+    # Once while the driver was at work, and a few times after that.
+    assert 2 <= len(starts.read_text().splitlines()) <= 5
+
+
 def test_a_killed_shipper_is_started_again(remote: StudyFolder, proxy: Proxy, direct: str) -> None:
     with tracking.following(remote.root):
         deadline = time.monotonic() + 30
@@ -242,3 +259,13 @@ def _shipping(root: Path) -> list[int]:
         if b"samtune.tracking" in words and str(root).encode() in words:
             found.append(int(entry.parent.name))
     return found
+
+
+def test_an_hour_without_mlflow_is_two_lines_of_the_log(
+    remote: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follower = _Follower(remote.root, "http://127.0.0.1:9")
+    for failure in ("", "nobody there", "nobody there", "", ""):
+        follower._say(failure)
+    said = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["nobody there", "MLflow takes everything again"]

@@ -51,6 +51,16 @@ search_space:
 study: {trials: 4, scheduler: none}
 """
 
+PLUGIN = """
+from torch import nn
+from samtune import register_model
+
+@register_model("my_linear")
+class Linear(nn.Sequential):
+    def __init__(self, *, num_classes: int):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
 
 @register_model("confirm_linear")
 class Linear(nn.Sequential):
@@ -360,12 +370,7 @@ def test_run_and_confirm_in_one_command_and_again_without_training(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plugin = tmp_path / "my_linear.py"
-    plugin.write_text(
-        "from torch import nn\nfrom samtune import register_model\n"
-        '@register_model("my_linear")\nclass Linear(nn.Sequential):\n'
-        "    def __init__(self, *, num_classes: int):\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
-    )
+    plugin.write_text(PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
     text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}, register_model: false")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
