@@ -169,6 +169,7 @@ def resume_study(
         force_unlock=force_unlock,
         time_budget_s=time_budget_s,
         wait_for_resources_s=wait_for_resources_s,
+        owns_process=owns_process,
     )
 
 
@@ -183,6 +184,7 @@ def resume_as(
     force_unlock: bool = False,
     time_budget_s: float | None = None,
     wait_for_resources_s: float = 0.0,
+    owns_process: bool = True,
 ) -> Study:
     """Goes on with a study under settings that its past trials were held against."""
     check_address(address)
