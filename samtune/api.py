@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from samtune import study as folders
 from samtune.config.schema import StudyConfig
 from samtune.errors import SamtuneError
-from samtune.study import DEFAULT_STORAGE, StudyFolder
+from samtune.study import DEFAULT_STORAGE, StudyFolder, open_folder
 from samtune.words import describe, metric
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     return Study(folder, folder.config())
 
 
@@ -216,8 +216,13 @@ def run_study(
     config, folder = study_from_python(
         study, model=model, overrides=overrides, plugin_folder=plugin_folder
     )
+    if config.study.baseline == "tuned":
+        raise SamtuneError(
+            "study.baseline: tuned is a second study, which the command line runs after the first: "
+            "use `samtune run`, or baseline: true"
+        )
     StudyFolder.check_free(Path(storage), config.name)
-    to_run = config.wanted_trials + config.study.baseline
+    to_run = config.wanted_trials + config.study.has_baseline
     with _said_for_python(), _progress(progress, config, None, to_run) as listener:
         tuning.run_study(
             config,
@@ -264,7 +269,7 @@ def resume_study(
     from samtune.registry import MODELS
     from samtune.tuning.run import extended
 
-    folder = StudyFolder.open(Path(storage), name)
+    folder = open_folder(Path(storage), name)
     if model is not None and MODELS.name_of(model) is None:
         MODELS.give(model, "classification")
     named = [*plugins, *(m for m in folder.config().plugins if m in sys.modules)]
