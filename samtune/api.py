@@ -21,12 +21,12 @@ from samtune.study import DEFAULT_STORAGE, StudyFolder, open_folder
 from samtune.words import describe, metric
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from rich.table import Table
 
     from samtune.analysis import Response
     from samtune.analysis.confirmed import Confirmed
     from samtune.export import ExportedModel
+    from samtune.report.rho import Figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +94,7 @@ class Study(folders.Study):
         sign = 1 if self.config.mode == "max" else -1
         return None if best.is_baseline else sign * (best.value - baseline.value)
 
-    def plot_rho(self) -> go.Figure:
+    def plot_rho(self) -> Figure:
         """The score against rho, with its fit and the recommended plateau.
 
         Raises:

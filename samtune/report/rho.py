@@ -32,7 +32,7 @@ from samtune.study import Study, Trial
 from samtune.words import describe, metric
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from plotly.graph_objects import Figure as Figure
 
 NOT_SEARCHED = "sam.rho was not searched in this study, so there is no score against it."
 
@@ -92,7 +92,7 @@ def against_rho(subject: Subject) -> Section:
     return Section("rho", title, [*parts, Plot(made, shows, notes)])
 
 
-def rho_figure(study: Study) -> go.Figure:
+def rho_figure(study: Study) -> Figure:
     """The same plot for a notebook.
 
     Raises:
