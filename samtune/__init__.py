@@ -12,6 +12,7 @@ The map, in the order worth reading:
 - `samtune.tuning`: how Ray Tune and Optuna drive the loop.
 - `samtune.tracking`, `samtune.export`: MLflow, and the best model to take home.
 - `samtune.report`: a study as one page.
+- `samtune.cli`, `samtune.api`: the two ways in, from a terminal and from Python.
 
 Importing samtune is fast: torch and ray are loaded by the name that needs them, on first use.
 """
@@ -22,20 +23,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from samtune.api import open_study, resume_study, run_study
     from samtune.registry import register_dataset, register_model
     from samtune.sam import SAM
-    from samtune.study import open_study
-    from samtune.tuning import run_study
 
 __version__ = "0.1.0"
-__all__ = ["SAM", "open_study", "register_dataset", "register_model", "run_study"]
+__all__ = [
+    "SAM",
+    "open_study",
+    "register_dataset",
+    "register_model",
+    "resume_study",
+    "run_study",
+]
 
 _HOME = {
     "SAM": "samtune.sam",
-    "open_study": "samtune.study",
+    "open_study": "samtune.api",
     "register_dataset": "samtune.registry",
     "register_model": "samtune.registry",
-    "run_study": "samtune.tuning",
+    "resume_study": "samtune.api",
+    "run_study": "samtune.api",
 }
 
 

@@ -22,6 +22,10 @@ class SamtuneError(Exception):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show in the place of a traceback."""
+        return [f"samtune: {self}"]
+
 
 class StudyFileError(SamtuneError):
     """Everything that is wrong with a study file, at once.

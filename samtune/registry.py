@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 
+from samtune import given
 from samtune.errors import SamtuneError, UnknownNameError, raised
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -164,16 +166,59 @@ class Registry:
 
         return decorate
 
+    def give(self, factory: Callable[..., Any], task: str | None) -> Entry:
+        """Registers code that was given in Python, under its own name and a digest of it.
+
+        Raises:
+            ValueError: it is neither a class nor a function, or an argument is not keyword-only.
+        """
+        if not isinstance(factory, FunctionType | type):
+            raise ValueError(f"a {self.kind} is a class or a function, got {factory!r}")
+        name = f"{factory.__name__}@{given.digest(factory)}"
+        self.register(name, task)(factory)
+        return self[name]
+
+    def name_of(self, factory: Callable[..., Any]) -> str | None:
+        """What a class or function is registered as; None where it is not."""
+        return next((n for n, e in self._entries.items() if e.factory is factory), None)
+
     def __getitem__(self, name: str) -> Entry:
-        entry = self._entries.get(name) or self._member(name)
+        """What is registered under a name.
+
+        Code that lies in no module (`samtune.given`) has a digest of it after its name: a study
+        that says `mlp` of a notebook's own `mlp` keeps it as `mlp@1f0c9a3e`.
+
+        Raises:
+            UnknownNameError: there is nothing of this name.
+            SamtuneError: it was other code, or code that is not here.
+        """
+        plain, _, digest = name.partition("@")
+        given_as = (e for n, e in self._entries.items() if digest and n.startswith(f"{plain}@"))
+        entry = self._entries.get(name) or self._entries.get(plain) or next(given_as, None)
+        entry = entry or self._member(name)
+        if entry is None and digest:
+            raise SamtuneError(
+                f"{self.kind} {name!r} is code that was given in Python and lies in no module. "
+                "Define it again and go on there, with samtune.resume_study; or put it into a "
+                f"module that registers it as {plain!r}, and name that with --plugin."
+            )
         if entry is None:
             raise UnknownNameError(self.kind, name, self._names_like(name))
-        return entry
+        if not digest and not given.in_no_module(entry.factory):
+            return entry
+        here = f"{plain}@{given.digest(entry.factory)}"
+        if digest and here != name:
+            raise SamtuneError(
+                f"{self.kind} {name!r} was other code than the {plain} that is here, which is "
+                f"{here!r}: what both do cannot be compared. Take the change back, or begin "
+                "another study."
+            )
+        return replace(entry, name=here)
 
     def __contains__(self, name: object) -> bool:
         try:
-            return isinstance(name, str) and bool(self._entries.get(name) or self._member(name))
-        except SamtuneError:  # a family whose library is not installed
+            return isinstance(name, str) and bool(self[name])
+        except SamtuneError:  # or a family whose library is not installed
             return False
 
     def __iter__(self) -> Iterator[str]:
@@ -211,6 +256,25 @@ def register_model(name: str, task: str = "classification") -> Callable[[F], F]:
 def register_dataset(name: str, task: str = "classification") -> Callable[[F], F]:
     """Registers a dataset: a function with keyword-only arguments that returns `DataSplits`."""
     return DATASETS.register(name, task)
+
+
+def code_to_give(models: Iterable[str], datasets: Iterable[str]) -> bytes:
+    """What other processes need of these names to know them; empty where they can import it.
+
+    Raises:
+        SamtuneError: it cannot be sent there.
+    """
+    names = [(MODELS, name) for name in models] + [(DATASETS, name) for name in datasets]
+    wanted = [(registry.kind, registry[name]) for registry, name in dict.fromkeys(names)]
+    found = [(kind, e.name, e.task, e.factory) for kind, e in wanted if "@" in e.name]
+    return given.packed(found) if found else b""
+
+
+def take_given(code: bytes) -> None:
+    """Registers what another process has given."""
+    registries = {registry.kind: registry for registry in (MODELS, DATASETS)}
+    for kind, name, task, factory in pickle.loads(code) if code else ():
+        registries[kind].register(name, task)(factory)
 
 
 def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:

@@ -1,34 +1,19 @@
-"""What the README shows works as written."""
+"""A model of one's own from the README (`tests/docs`), exported and resumed from elsewhere."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from samtune.config.study_file import check_study
-from samtune.config.yaml_reader import parse_yaml
 from samtune.study import open_study
 from samtune.study.settings import Change, read_settings
 from tests.commands import samtune_here
+from tests.docs.blocks import blocks
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-
-
-def _block(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(block)
-
-
-def test_the_study_file_it_shows_is_valid(tmp_path: Path) -> None:
-    section = README.split("## A study file\n\n")[1]
-    text = re.match(r"(?:    .*\n|\n)+", section)
-    assert text
-    shown = re.sub(r"^    ", "", text[0], flags=re.MULTILINE)
-    assert check_study(parse_yaml(shown, "README"), tmp_path).name == "wrn_rho"
+README = Path(__file__).parent.parent / "README.md"
 
 
 @pytest.mark.ray
@@ -36,8 +21,9 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "my_models.py").write_text(_block("python"))
-    (tmp_path / "mine.yaml").write_text(_block("yaml"))
+    for block in blocks(README):
+        if block.title:
+            (tmp_path / block.title).write_text(block.text)
     ran = samtune_here("run", "mine.yaml", "study.trials=3", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = open_study("mine", tmp_path / "samtune_studies")

@@ -44,14 +44,22 @@ _answers = TypeAdapter(Answer)
 
 def answer(study: Study) -> Answer:
     """What the study's trials come to; of one that runs, so far."""
+    if kept := kept_answer(study):
+        return kept
     path, source = study.folder.root / ANSWER_FILE, _source(study)
-    if source and (content := read_derived(path, source)):
-        with contextlib.suppress(ValueError):  # whole, and made by other hands
-            return _answers.validate_json(content)
     found = Answer(response(study), audit(study), warnings_of(study))
     if source:
         write_derived(path, source, _answers.dump_json(found))
     return found
+
+
+def kept_answer(study: Study) -> Answer | None:
+    """The same if it was found before, which takes no time to speak of."""
+    path, source = study.folder.root / ANSWER_FILE, _source(study)
+    if source and (content := read_derived(path, source)):
+        with contextlib.suppress(ValueError):  # whole, and made by other hands
+            return _answers.validate_json(content)
+    return None
 
 
 def _source(study: Study) -> str:

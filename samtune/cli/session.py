@@ -80,7 +80,7 @@ def attend(
 
     console = new_console(silent=detail is Detail.EVENTS)
     try:
-        with _shown(console, detail, config, before, to_run) as listener:
+        with shown(console, detail, config, before, to_run) as listener:
             study = start(listener)
     except (EndedEarlyError, NoUsableTrialError):
         with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
@@ -98,9 +98,10 @@ def attend(
 
 
 @contextlib.contextmanager
-def _shown(
+def shown(
     console: Any, detail: Detail, config: Any, before: Study | None, to_run: int
 ) -> Iterator[Any]:
+    """A listener that shows a session for as long as the body runs."""
     from samtune.cli.lines import Events, Lines, print_event
     from samtune.cli.panel import LivePanel, terminal_size
     from samtune.cli.progress import Progress

@@ -130,6 +130,11 @@ class TrainingConfig(Config):
     """How long, on what schedule and in what numbers one run trains.
 
     Attributes:
+        epochs: passes over the training images.
+        batch_size: images of a step.
+        lr_schedule: how the learning rate falls: to 0, by steps, or not at all.
+        label_smoothing: the share of the target that goes to all classes alike.
+        seed: of the first weights, the order, augmentation and dropout.
         mixup, cutmix: alpha of the Beta distribution that says how much of each image is another's:
             all its pixels a little, or a box of them; 0 is off, and with both a batch draws one.
         micro_batch_size: compute a batch's gradients in parts of this size, for want of memory.
@@ -270,6 +275,8 @@ class SchedulerConfig(Config):
     2017); `none` lets every trial run to its end.
 
     Attributes:
+        name: which of them.
+        reduction_factor: at each rung the best 1/reduction_factor go on.
         grace_epochs: before which no trial is stopped. `auto` is a quarter of the epochs, but five
             at least: SAM with a large rho begins slowly, and what is compared earlier is who
             begins fast. A study of five epochs or fewer so stops nothing.
@@ -296,9 +303,11 @@ class SchedulerConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one trial occupies; fractions of a GPU share it.
+    """What one trial occupies.
 
     Attributes:
+        cpus: processor cores; as many threads compute.
+        gpus: fractions of one share it; `auto` is one where there are any.
         memory: bytes, written with a unit as in `4GiB`; Ray puts trials on nodes by it, and holds
             no trial to it.
         accelerator_type: as Ray calls a kind of GPU, `A100` or `H100`; only nodes with it are used.
@@ -366,12 +375,18 @@ def _bytes_of(text: str) -> int:
 class SearchConfig(Config):
     """How the search goes: the `study:` section.
 
-    `mode` follows from the metric and need not be given.
-
     Attributes:
+        metric: what trials are compared by; any that the model's task has.
         metrics: what trials are shown by, the metric first: others of the task, `parameters`,
             `epoch_s` and `gradient_evaluations`. They are compared by the first alone, and none of
             them is beaten by another in all where they form the Pareto set.
+        mode: follows from the metric and need not be given.
+        select: a trial counts by its best epoch, or by its last.
+        trials: how many to sample; no more than the search space has points.
+        sampler: what proposes the next settings.
+        seed: of the sampler; a trial's own is `training.seed`.
+        scheduler: what stops weak trials early; its name alone will do.
+        resources: what one trial occupies.
         baseline: one run of `trial:` with rho = 0; `tuned` also searches what is searched beside
             `sam.*` with rho = 0, in as many trials, as a study of its own.
         try_first: settings of the first trials, by path; the sampler draws what they leave out.
@@ -538,6 +553,13 @@ class StudyConfig(Config):
             return len(self.confirm.runs)
         trials = self.study.trials
         return self.count_points(trials) if self.search_space else trials
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every model that a trial may have."""
+        searched = self.search_space.get("model.name", [])
+        drawn = [str(name) for distribution in searched for name in distribution.examples]
+        return [*dict.fromkeys([self.trial.model.name, *drawn])]
 
     @property
     def keep_weights(self) -> int | None:

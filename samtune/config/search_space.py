@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -86,7 +86,7 @@ def check_space(
                             + did_you_mean(condition, [*raw, *_paths(whole, raw)]),
                         )
         space[path] = found
-    space = _with_absolute_paths(space, whole, folder)
+    space = _resolved(space, whole, folder)
     _check_values(space, trial.sections, problems)
     ordered = _conditions_first(space, problems)
     if trial.config is not None and not problems.any_at(("search_space",)):
@@ -94,32 +94,50 @@ def check_space(
     return ordered
 
 
-def _with_absolute_paths(
+def _resolved(
     space: dict[str, list[Distribution]], whole: Mapping[str, Any], folder: Path | None
 ) -> dict[str, list[Distribution]]:
-    """The same space with choices, and conditions on them, that are paths made absolute."""
-    paths = {path for path in space if _is_a_path(path, whole, space)}
-    if not paths or folder is None:
-        return space
+    """The same space with choices, and conditions on them, as the trials will have them.
 
-    def resolved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [resolved(item) for item in value]
-        return absolute(Path(value), folder) if isinstance(value, str) else value
+    Paths are absolute there, and code that was given in Python has its whole name.
+    """
+    conditions = {c for ds in space.values() for d in ds for c in d.when or {}}
+    of_path = {
+        path: resolve
+        for path in {*space, *conditions}
+        if (resolve := _resolver(path, whole, space, folder))
+    }
 
     def changed(path: str, distribution: Distribution) -> Distribution:
         when = {
-            condition: resolved(allowed) if condition in paths else allowed
+            condition: _each(of_path[condition], allowed) if condition in of_path else allowed
             for condition, allowed in (distribution.when or {}).items()
         }
         update: dict[str, Any] = {"when": when} if when else {}
-        if path in paths and isinstance(distribution, Choice):
-            update["choice"] = resolved(distribution.choice)
+        if path in of_path and isinstance(distribution, Choice):
+            update["choice"] = _each(of_path[path], distribution.choice)
         return distribution.model_copy(update=update)
 
     return {
         path: [changed(path, d) for d in distributions] for path, distributions in space.items()
     }
+
+
+def _resolver(
+    path: str, whole: Mapping[str, Any], space: Mapping[str, Any], folder: Path | None
+) -> Callable[[str], Any] | None:
+    """What makes a text at this path into what a trial has there; None where it stays."""
+    if path == "model.name":
+        return lambda name: MODELS[name].name if name in MODELS else name
+    if folder is not None and _is_a_path(path, whole, space):
+        return lambda text: absolute(Path(text), folder)
+    return None
+
+
+def _each(resolve: Callable[[str], Any], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_each(resolve, item) for item in value]
+    return resolve(value) if isinstance(value, str) else value
 
 
 def _is_a_path(path: str, whole: Mapping[str, Any], raw_space: Mapping[str, Any]) -> bool:

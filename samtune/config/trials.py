@@ -196,7 +196,7 @@ def _check_registered(
 ) -> dict[str, Any]:
     _import_registered()
     try:
-        schema = registry[raw["name"]].schema
+        entry = registry[raw["name"]]
     except SamtuneError as error:  # no such name, or a family whose library is not installed
         problems.add((*path, "name"), str(error))
         return raw
@@ -204,10 +204,10 @@ def _check_registered(
     for key, value in params.items():
         if problem := said_openly(key, value):
             problems.add((*path, key), problem)
-    checked = problems.validate(schema, params, path)
+    checked = problems.validate(entry.schema, params, path)
     if checked is None:
         return raw
-    resolved: dict[str, Any] = {"name": raw["name"]}
+    resolved: dict[str, Any] = {"name": entry.name}
     resolved |= {key: absolute(value, folder) for key, value in checked}
     plain: dict[str, Any] = json.loads(json.dumps(resolved, default=str))
     return plain

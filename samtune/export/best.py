@@ -98,6 +98,17 @@ def export(
     )
 
 
+def model_of(trial: Trial) -> ExportedModel:
+    """A trial's model as its export would load, without a file.
+
+    Raises:
+        SamtuneError: the trial has no weights on disk, or they are not what was written.
+    """
+    trained = load_trained(trial)
+    said = about(trial.folder.study.name, trial.metric, trained)
+    return ExportedModel(with_preprocessing(trained.model, said), said).eval()
+
+
 def _check_target(path: Path, kind: Format, overwrite: bool) -> None:
     if kind.is_folder and path.is_dir() and not path.is_symlink():
         raise SamtuneError(f"folder {path} exists, and none is replaced: remove it or name another")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from samtune.config.overrides import with_overrides
@@ -53,7 +54,7 @@ def starter(
     """The text of a study file; it is not checked here.
 
     Args:
-        file: what it will be called, for the commands in it.
+        file: what it will be called, for the commands in it and for the study's name.
         settings: `KEY=VALUE` into `trial:`, as in `dataset.root=photos`.
 
     Raises:
@@ -81,7 +82,7 @@ def starter(
         model=model,
         dataset=dataset,
         file=file,
-        name=re.sub(r"[^A-Za-z0-9._-]", "_", f"{model}_{dataset}")[:60],
+        name=re.sub(r"[^A-Za-z0-9._-]", "_", Path(file).stem).lstrip("._-")[:60] or "study",
         trial="\n".join(f"  {section}: {_flow(trial[section])}" for section in trial),
         rho_low=low,
         rho_high=high,

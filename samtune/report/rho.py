@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from samtune.analysis import answer
 from samtune.analysis.axes import Axis, axes_of
 from samtune.analysis.response import RHO, Band, is_comparable
 from samtune.analysis.scores import Scored, scored, thinned
+from samtune.errors import SamtuneError
 from samtune.report.parts import Part, Plot, Section, Subject
 from samtune.report.plots import (
     BLUE,
@@ -28,6 +30,9 @@ from samtune.report.plots import (
 )
 from samtune.study import Study, Trial
 from samtune.words import describe, metric
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as Figure
 
 NOT_SEARCHED = "sam.rho was not searched in this study, so there is no score against it."
 
@@ -85,6 +90,23 @@ def against_rho(subject: Subject) -> Section:
     y = label(study.metric)
     made = figure(traces, x=_rho_axis(used, diverged), y=y, height=480, shapes=shapes)
     return Section("rho", title, [*parts, Plot(made, shows, notes)])
+
+
+def rho_figure(study: Study) -> Figure:
+    """The same plot for a notebook.
+
+    Raises:
+        SamtuneError: there is none; it says why.
+    """
+    import plotly.io
+
+    section = against_rho(Subject(study, answer(study)))
+    plots = [part for part in section.parts if isinstance(part, Plot)]
+    if not plots:
+        raise SamtuneError(" ".join(str(part) for part in section.parts))
+    made = plotly.io.from_json(plots[0].figure)
+    made.update_layout(title=f"{study.name}: {section.title.lower()}", margin={"t": 80})
+    return made
 
 
 def beside_rho(subject: Subject) -> Section:

@@ -265,16 +265,20 @@ class StudyFolder:
 
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
-        name, plugins = self.name, []
+        name = self.name
+        plugins: list[str] = []
+        given: list[str] = []
         if verb in ("resume", "confirm", "export", "sharpness", "sync"):
             config = self.config()
             plugins = config.plugins
+            given = [n for n in (*config.model_names, config.trial.dataset.name) if "@" in n]
             if verb == "resume" and config.belongs_to:
                 verb, name = "confirm" if config.confirm else verb, config.belongs_to
         words = ["samtune", verb, name, rest]
         if self.root.parent != DEFAULT_STORAGE.absolute():
             words.append(f"--storage {self.root.parent}")
         words += [f"--plugin {module}" for module in plugins]
+        words += [f"--plugin MODULE_WITH_{name.partition('@')[0]}" for name in given]
         return " ".join(word for word in words if word)
 
     @property

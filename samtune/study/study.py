@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from samtune.config.baseline import baseline_name
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -52,6 +52,9 @@ class Trial:
     select: str
     read: Callable[[], Content] = field(repr=False)
 
+    def __repr__(self) -> str:
+        return f"<Trial {self.key}: {self.state}>"
+
     @classmethod
     def of(
         cls,
@@ -60,7 +63,7 @@ class Trial:
         epochs: list[Entry],
         outcome: Outcome | None,
         state: TrialState,
-    ) -> Trial:
+    ) -> Self:
         """One that was read from its own files."""
         content = Content(record, epochs)
         return cls(
@@ -171,6 +174,8 @@ class Study:
         damage: what is damaged. A damaged journal counts up to there; a trial whose `trial.json`
             is damaged is set aside: it is not among `trials`, and no other gets its key.
     """
+
+    trial_class: ClassVar[type[Trial]] = Trial
 
     def __init__(self, folder: StudyFolder, config: StudyConfig, *, whole: bool = False) -> None:
         self.folder = folder
@@ -332,7 +337,7 @@ class Study:
             return self._read(folder)
         head, read = found
         self._stamps[folder.key] = head.stamp
-        trial = Trial(
+        trial = self.trial_class(
             key=folder.key,
             folder=folder,
             session=head.session,
@@ -368,7 +373,7 @@ class Study:
             self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
-        trial = Trial.of(folder, record, epochs, outcome, state)
+        trial = self.trial_class.of(folder, record, epochs, outcome, state)
         if outcome and len(self.damage) == damaged:
             said = record.session, record.metric, record.mode, record.select
             ended = outcome.state, outcome.epoch, outcome.reason

@@ -1,8 +1,11 @@
-"""`python -m samtune.tracking ROOT PLUGIN_FOLDER [PLUGIN ...]`: what `following` starts."""
+"""`python -m samtune.tracking ROOT GIVEN PLUGIN_FOLDER [PLUGIN ...]`: what `following` starts.
+
+GIVEN is a file descriptor.
+"""
 
 import sys
 from pathlib import Path
 
 from samtune.tracking.process import follow
 
-follow(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+follow(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

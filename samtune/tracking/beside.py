@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,18 +25,25 @@ _at_work: dict[Path, _Beside] = {}
 
 @contextmanager
 def following(
-    root: Path, plugins: Sequence[str] = (), plugin_folder: Path | None = None
+    root: Path,
+    plugins: Sequence[str] = (),
+    plugin_folder: Path | None = None,
+    given: bytes = b"",
 ) -> Iterator[None]:
     """Ships a study's records to MLflow while the body runs, and the rest after it.
 
     The process goes on by itself for at most half a minute after the body ends; what is left then
     waits for `samtune sync`. Where it dies before, it is started again.
 
+    Args:
+        given: code that lies in no module, and that may hold the best trial's model.
+
     Raises:
         SamtuneError: the study is recorded where a password is needed.
     """
     store = store_of(root)
-    _at_work[root.absolute()] = beside = _Beside(root, store, plugins, plugin_folder or Path.cwd())
+    beside = _Beside(root, store, plugins, plugin_folder or Path.cwd(), given)
+    _at_work[root.absolute()] = beside
     try:
         yield
     finally:
@@ -55,14 +63,23 @@ class _Beside(threading.Thread):
     """Runs the process until it ends by itself, and starts it again whenever something ends it."""
 
     def __init__(
-        self, root: Path, store: Store, plugins: Sequence[str], plugin_folder: Path
+        self,
+        root: Path,
+        store: Store,
+        plugins: Sequence[str],
+        plugin_folder: Path,
+        given: bytes,
     ) -> None:
         super().__init__(name="samtune-tracking", daemon=True)
         self.root = root
         self.store = store
+        # A file without a name: code must not lie where others could change it.
+        self._given = tempfile.TemporaryFile()  # noqa: SIM115 - `run` closes it
+        self._given.write(given)
+        self._given.flush()
         self.command = [
             *(sys.executable, "-m", "samtune.tracking"),
-            *(str(root), str(plugin_folder), *plugins),
+            *(str(root), str(self._given.fileno()), str(plugin_folder), *plugins),
         ]
         # Not on the command line, where other users of this machine could read its password.
         self.environment = {
@@ -76,6 +93,11 @@ class _Beside(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Keeps the process at work."""
+        with self._given:
+            self._keep_at_work()
+
+    def _keep_at_work(self) -> None:
         pause_s, last_starts = SHORTEST_PAUSE_S, 0
         while True:
             began = time.monotonic()
@@ -108,6 +130,7 @@ class _Beside(threading.Thread):
                 stdout=log,
                 stderr=log,
                 env=self.environment,
+                pass_fds=(self._given.fileno(),),
                 start_new_session=True,  # Ctrl-C is the driver's to handle
             )
 

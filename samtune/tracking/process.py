@@ -15,7 +15,7 @@ from typing import TextIO
 from filelock import FileLock
 
 from samtune.errors import SamtuneError
-from samtune.registry import load_plugins
+from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
 from samtune.tracking.redaction import masked
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
@@ -28,16 +28,23 @@ DRAIN_S = 30.0
 LAST_TRIES = 3
 
 
-def follow(root: Path, plugin_folder: Path, plugins: Sequence[str]) -> None:
+def follow(root: Path, given: int, plugin_folder: Path, plugins: Sequence[str]) -> None:
     """Ships until the driver closes our standard input, then the rest for half a minute at most.
 
     Args:
+        given: the descriptor of a file with code that lies in no module (`samtune.given`).
         plugins: the user's modules that may hold the best trial's model.
     """
     uri = os.environ["MLFLOW_TRACKING_URI"]
     sys.stderr = sys.stdout = _Masking(sys.stderr, uri)
+
+    def load_code() -> None:
+        load_plugins(plugins, plugin_folder)
+        # Not `read`: a process that was started before shares this descriptor's place in the file.
+        take_given(os.pread(given, os.fstat(given).st_size, 0))
+
     with FileLock(root / "tracking.lock"):
-        _Follower(root, uri).run(lambda: load_plugins(plugins, plugin_folder))
+        _Follower(root, uri).run(load_code)
 
 
 class _Follower:

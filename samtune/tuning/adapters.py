@@ -189,6 +189,17 @@ class TuneScheduler(_Adapter, FIFOScheduler):
             self._search.end(key, outcome, write=False)
 
 
+class NoReporter(_Adapter, tune.ProgressReporter):
+    """Says nothing, where Tune's own for notebooks would clear what ours shows."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        """Never: listeners do."""
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
+        """Nothing."""
+
+
 class TuneCallback(_Adapter, tune.Callback):
     """Hears of trials that Ray itself gives up."""
 

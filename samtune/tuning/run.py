@@ -14,7 +14,7 @@ from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
-from samtune.registry import DATASETS, holds_plugins
+from samtune.registry import DATASETS, code_to_give, holds_plugins
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.manifest import installed_versions
 from samtune.study.renaming import open_folder
@@ -42,6 +42,7 @@ class Interrupted(SamtuneError):
     """A signal ended the session; all finished epochs are safe."""
 
     def __init__(self, folder: StudyFolder, signum: int) -> None:
+        self.folder = folder
         self.exit_code = 128 + signum
         super().__init__(f"Interrupted. Go on with: {folder.command('resume')}")
 
@@ -83,6 +84,7 @@ def run_study(
     plugin_folder: Path | None = None,
     time_budget_s: float | None = None,
     wait_for_resources_s: float = 0.0,
+    owns_process: bool = True,
 ) -> Study:
     """Runs a new study to its end and returns it for reading.
 
@@ -97,6 +99,7 @@ def run_study(
         plugin_folder: where plugins are looked for besides the installed packages.
         time_budget_s: end cleanly after this many seconds; the study can be resumed.
         wait_for_resources_s: how long to wait for a first node that holds a trial.
+        owns_process: whether a second Ctrl-C may end the process.
 
     Raises:
         SamtuneError: the study exists, or its resources are not there.
@@ -110,7 +113,12 @@ def run_study(
         study = read_study(Path(study))
     folder = StudyFolder.create(Path(storage), study, plugin_folder)
     session = _Session(
-        address, listener or Silent(), plugin_folder, time_budget_s, wait_for_resources_s
+        address,
+        listener or Silent(),
+        plugin_folder,
+        time_budget_s,
+        wait_for_resources_s,
+        owns_process=owns_process,
     )
     try:
         return session.run(folder, study)
@@ -135,6 +143,7 @@ def resume_study(
     force_unlock: bool = False,
     time_budget_s: float | None = None,
     wait_for_resources_s: float = 0.0,
+    owns_process: bool = True,
 ) -> Study:
     """Goes on with a study after any ending, from its journals.
 
@@ -145,6 +154,7 @@ def resume_study(
         plugin_folder: where they are looked for; None is here, else where the study found them.
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
+        owns_process: whether a second Ctrl-C may end the process.
     """
     folder = open_folder(Path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
@@ -159,6 +169,7 @@ def resume_study(
         force_unlock=force_unlock,
         time_budget_s=time_budget_s,
         wait_for_resources_s=wait_for_resources_s,
+        owns_process=owns_process,
     )
 
 
@@ -173,6 +184,7 @@ def resume_as(
     force_unlock: bool = False,
     time_budget_s: float | None = None,
     wait_for_resources_s: float = 0.0,
+    owns_process: bool = True,
 ) -> Study:
     """Goes on with a study under settings that its past trials were held against."""
     check_address(address)
@@ -184,6 +196,7 @@ def resume_as(
         wait_for_resources_s,
         force_unlock,
         retry_failed,
+        owns_process,
     )
     return session.run(folder, config)
 
@@ -205,16 +218,21 @@ class _Session:
     wait_for_resources_s: float
     force_unlock: bool = False
     retry_failed: bool = False
+    owns_process: bool = True
 
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
-        with folder.session(force_unlock=self.force_unlock) as number, handled_signals() as signals:
+        given = code_to_give(config.model_names, [config.trial.dataset.name])
+        with (
+            folder.session(force_unlock=self.force_unlock) as number,
+            handled_signals(owns_process=self.owns_process) as signals,
+        ):
             folder.save_config(config, number, self.plugin_folder)
             if self.retry_failed:
                 for trial in Study(folder, config).failed:
                     trial.folder.reopen()
             search = signals.search = Search(folder, config, number, self.listener)
             if not search.to_run and search.has_decided:
-                with self._following(folder, config):
+                with self._following(folder, config, given):
                     pass  # there is nothing to run, and something to tell
             if search.to_run:
                 shipped = self._shipped(config)
@@ -229,11 +247,12 @@ class _Session:
                     )
                     place = nodes.wait(self.wait_for_resources_s)
                     with (
-                        self._following(folder, config),
+                        self._following(folder, config, given),
                         time_budget(self.time_budget_s, signals),
                         heeded(folder, number, functools.partial(_heed, search, signals)),
                     ):
-                        self._tune(search, place, nodes, question, signals, shared)
+                        for_all = {"shared": shared, "question": question, "given": given}
+                        self._tune(search, place, nodes, signals, for_all)
         study = Study(folder, config)
         if signals.received:
             raise Interrupted(folder, signals.received)
@@ -252,9 +271,9 @@ class _Session:
         return study
 
     def _following(
-        self, folder: StudyFolder, config: StudyConfig
+        self, folder: StudyFolder, config: StudyConfig, given: bytes
     ) -> contextlib.AbstractContextManager[None]:
-        return tracking.following(folder.root, config.plugins, self.plugin_folder)
+        return tracking.following(folder.root, config.plugins, self.plugin_folder, given)
 
     def _shipped(self, config: StudyConfig) -> Path | None:
         """The folder whose code the nodes get from here; None where they have it, or need none."""
@@ -294,14 +313,15 @@ class _Session:
         search: Search,
         place: Place,
         nodes: Nodes,
-        question: Question,
         signals: Signals,
-        shared: SharedData | None,
+        for_all: dict[str, Any],
     ) -> None:
+        """Runs the trials; what is for all of them goes through Ray's object store."""
         from ray import tune
 
         from samtune.tuning.adapters import (
             Guard,
+            NoReporter,
             Placement,
             TuneCallback,
             TuneScheduler,
@@ -321,7 +341,7 @@ class _Session:
             "storage_wait": search.config.study.storage_wait,
             "epoch_timeout": search.config.study.epoch_timeout,
         }
-        worker = tune.with_parameters(TrialActor, shared=shared, question=question)
+        worker = tune.with_parameters(TrialActor, **for_all)
         lost = LostWorkers(nodes.is_at_fault)
         tuner = tune.Tuner(
             worker,
@@ -340,6 +360,7 @@ class _Session:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=-1),  # `LostWorkers` counts
                 callbacks=[TuneCallback(search, guard)],
+                progress_reporter=NoReporter(),
                 verbose=0,
             ),
         )

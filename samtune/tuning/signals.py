@@ -31,16 +31,24 @@ def time_budget(seconds: float | None, signals: Signals) -> Iterator[None]:
 
 
 class Signals:
-    """Ctrl-C, SIGTERM and SIGHUP end a session cleanly; a second one ends it at once."""
+    """Ctrl-C, SIGTERM and SIGHUP end a session cleanly; a second one ends it at once.
 
-    def __init__(self) -> None:
+    Args:
+        owns_process: whether it may then end the process, too; what else runs in a notebook's is
+            not ours.
+    """
+
+    def __init__(self, *, owns_process: bool = True) -> None:
+        self.owns_process = owns_process
         self.received = 0
         self.search: Search | None = None
         self._in_tune = False
         self._before: dict[int, Any] = {}
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Ends the session cleanly, and the process at once when asked again."""
+        """Ends the session cleanly, and at once when asked again."""
+        if self.received and not self.owns_process:
+            raise KeyboardInterrupt
         if self.received:
             os._exit(128 + signum)  # the journals are the truth, and they are on the disk
         self.received = signum
@@ -94,9 +102,9 @@ class Signals:
 
 
 @contextmanager
-def handled_signals() -> Iterator[Signals]:
+def handled_signals(*, owns_process: bool = True) -> Iterator[Signals]:
     """Handles signals while the body runs; what one of them interrupts ends quietly."""
-    signals = Signals()
+    signals = Signals(owns_process=owns_process)
     signals.install()
     try:
         yield signals

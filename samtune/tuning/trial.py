@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from samtune.errors import LostReaderError, SamtuneError
-from samtune.registry import load_plugins
+from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
 from samtune.tuning.nodes import Question
 from samtune.tuning.patience import Patience
@@ -43,12 +43,14 @@ class TrialActor(tune.Trainable):
         config: dict[str, Any],
         shared: SharedData | None = None,
         question: Question | None = None,
+        given: bytes = b"",
     ) -> None:
         """Begins, or takes up, the trial that `config` names.
 
         Args:
             shared: the data set of all trials; without it each trial brings its own.
             question: what the node must have, and the plugins; without it there are none.
+            given: code that lies in no module (`samtune.given`).
         """
         import ray
         import torch
@@ -57,6 +59,7 @@ class TrialActor(tune.Trainable):
         if question:
             _check_node(question, ray.get_runtime_context().get_node_id())
             load_plugins(question.plugins, question.plugin_folder)
+        take_given(given)
         self._data = ray.get(shared.splits) if shared else None
         self._start(config)
 

@@ -51,6 +51,23 @@ def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> Non
     assert "farewell" not in rest
 
 
+def test_where_others_own_the_process_a_second_signal_ends_the_session_alone() -> None:
+    session = SESSION.replace("handled_signals()", "handled_signals(owns_process=False)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{session}print('the kernel lives on')"],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=as_from_a_terminal,
+    )
+    assert process.stdout is not None
+    for expected in ("tuning\n", "stopping\n"):
+        assert process.stdout.readline() == expected
+        process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=20)
+    assert rest.splitlines() == ["farewell", "the kernel lives on"]
+    assert process.returncode == 0
+
+
 def test_the_signals_are_left_as_they_were_found() -> None:
     def found() -> list[object]:
         return [signal.getsignal(number) for number in (*HANDLED, signal.SIGUSR1)]
