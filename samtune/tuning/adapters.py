@@ -196,7 +196,7 @@ class NoReporter(_Adapter, tune.ProgressReporter):
         """Never: listeners do."""
         return False
 
-    def report(self, trials: list[Any], done: bool, *sys_info: dict[str, Any]) -> None:
+    def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
         """Nothing."""
 
 
