@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from samtune.study.storage import storage_path
+
 StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)
 ]
@@ -30,7 +32,12 @@ Changes = Annotated[
 ]
 StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study.", show_default=False)]
 Storage = Annotated[
-    Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")
+    Path,
+    typer.Option(
+        parser=storage_path,
+        metavar="FOLDER",
+        help="The folder that holds studies; on a cluster, one every node sees.",
+    ),
 ]
 Address = Annotated[
     str | None,

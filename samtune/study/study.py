@@ -16,6 +16,7 @@ from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.index import Content, Head, Index, stamp_of
 from samtune.study.journal import Entry, Journal
+from samtune.study.storage import storage_path
 from samtune.study.trial_folder import (
     BASELINE_KEY,
     FAILED_STATES,
@@ -326,5 +327,5 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = StudyFolder.open(storage_path(storage), name)
     return Study(folder, folder.config())

@@ -13,6 +13,7 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
+from samtune.study.storage import storage_path
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.cluster import Slots, connected, find_slots
@@ -89,7 +90,7 @@ def run_study(
     if not isinstance(study, StudyConfig):
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
-    folder = StudyFolder.create(Path(storage), study, plugin_folder)
+    folder = StudyFolder.create(storage_path(storage), study, plugin_folder)
     session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
     try:
         return session.run(folder, study)
@@ -124,7 +125,7 @@ def resume_study(
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
-    folder = StudyFolder.open(Path(storage), name)
+    folder = StudyFolder.open(storage_path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
     session = _Session(
