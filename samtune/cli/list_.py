@@ -9,6 +9,7 @@ from samtune.cli.options import AsJson, Storage
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study, study_names
 from samtune.words import metric
+from samtune.working_copy import address
 
 
 @uncollected()
@@ -38,7 +39,9 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
         return
     console = new_console()
     if not rows:
-        console.print(f"There is no study in {storage}. Start one with `samtune run FILE`.")
+        console.print(
+            f"There is no study in {address(storage)}. Start one with `samtune run FILE`."
+        )
         return
     shown = table("study", "state", "trials", "metric", ">best", "trial")
     for row in rows:

@@ -36,7 +36,10 @@ Storage = Annotated[
     typer.Option(
         parser=storage_path,
         metavar="FOLDER",
-        help="The folder that holds studies; on a cluster, one every node sees.",
+        envvar="SAMTUNE_STORAGE",
+        show_envvar=False,
+        help="The folder that holds studies, or s3://BUCKET/FOLDER; on a cluster, one every node "
+        "sees.",
     ),
 ]
 Address = Annotated[

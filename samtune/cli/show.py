@@ -13,6 +13,7 @@ from samtune.cli.console import new_console, print_damage, print_json, table, un
 from samtune.cli.options import AsJson, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.words import describe, metric, number
+from samtune.working_copy import address
 
 MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 
@@ -49,7 +50,7 @@ def _print_study(study: Study, most_rows: int) -> None:
     by = study.config.study.select
     precisions = dict.fromkeys(t.precision for t in study.trials if t.epochs)
     computed = f"; precision {', '.join(precisions)}" if precisions else ""
-    console.print(f"{study.folder.root}; trials count by their {by} epoch{computed}\n")
+    console.print(f"{address(study.folder.root)}; trials count by their {by} epoch{computed}\n")
     rows = table(
         "trial",
         "state",
@@ -110,7 +111,7 @@ def _print_trial(trial: Trial) -> None:
             values = (number(entry.metrics.get(n, "-")) for n in names)
             rows.add_row(str(entry.epoch), *values, f"{entry.duration_s:.2f}", style=style)
         console.print(rows)
-    console.print(f"{trial.folder.root}")
+    console.print(address(trial.folder.root))
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def study_json(study: Study) -> dict[str, Any]:
     return {
         "name": study.name,
         "state": study.state,
-        "folder": str(study.folder.root),
+        "folder": address(study.folder.root),
         "metric": study.metric,
         "mode": study.config.mode,
         "select": study.config.study.select,

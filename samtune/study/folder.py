@@ -39,7 +39,10 @@ from samtune.config.study_file import check_study, to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
+from samtune.study import fetching
 from samtune.study.driver import Driver
+from samtune.study.fetching import STUDY_FILES, fetch_own, fetch_study
+from samtune.study.lease import is_alive, lock_of
 from samtune.study.manifest import (
     SCHEMA,
     Manifest,
@@ -55,9 +58,9 @@ from samtune.study.settings import (
     write_settings,
 )
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
+from samtune.working_copy import ChangedError, address, current, delete_folder, is_copy
 
 DEFAULT_STORAGE = Path("samtune_studies")
-STUDY_FILES = ("manifest.json", "study.yaml")  # either is a sign of a study, damaged or not
 _TRIAL = re.compile(TRIAL_PATTERN)
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
@@ -90,14 +93,15 @@ class StudyFolder:
         folder = cls(storage.absolute() / config.name)
         folder._refuse_link(folder.root)
         try:
+            folder.fetch()
             folder._trials.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.root / "lock", timeout=0):
                 folder._write_new(config, plugin_folder)
-        except Timeout:
+        except (Timeout, ChangedError):
             raise SamtuneError(f"study {config.name!r} is just being created or run") from None
         except OSError as error:
             raise SamtuneError(
-                f"storage {storage} cannot be written: {error.strerror or error}"
+                f"storage {address(storage)} cannot be written: {error.strerror or error}"
             ) from error
         return folder
 
@@ -106,10 +110,10 @@ class StudyFolder:
         """Raises `SamtuneError` if no study can be begun under this name."""
         check_name(name)
         folder = cls(storage.absolute() / name)
-        if (folder.root / "manifest.json").exists():
+        if current(folder.root / "manifest.json").exists():
             raise SamtuneError(
-                f"study {name!r} exists in {folder.root.parent}: go on with `samtune resume "
-                f"{name}`, or take another name with --name."
+                f"study {name!r} exists in {address(folder.root.parent)}: go on with `samtune "
+                f"resume {name}`, or take another name with --name."
             )
 
     def _write_new(self, config: StudyConfig, plugin_folder: Path | None) -> None:
@@ -134,10 +138,11 @@ class StudyFolder:
         """
         check_name(name)
         folder = cls(storage.absolute() / name)
+        fetch_own(folder.root)
         if not any((folder.root / file).exists() for file in STUDY_FILES):
             names = study_names(storage)
             if not names:
-                raise SamtuneError(f"there is no study in {storage}; is --storage right?")
+                raise SamtuneError(f"there is no study in {address(storage)}; is --storage right?")
             raise UnknownNameError("study", name, names)
         folder._refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
@@ -154,8 +159,13 @@ class StudyFolder:
         """Identity, session, driver and versions."""
         manifest = read_json(self.root / "manifest.json", Manifest)
         if manifest is None:
-            raise SamtuneError(f"{self.root} has no manifest.json; restore it from a backup")
+            where = address(self.root)
+            raise SamtuneError(f"{where} has no manifest.json; restore it from a backup")
         return manifest
+
+    def fetch(self) -> None:
+        """Brings a copy of what lies in a bucket to where that is; elsewhere it does nothing."""
+        fetch_study(self.root)
 
     def _write_manifest(self, manifest: Manifest) -> None:
         write_json(self.root / "manifest.json", asdict(manifest))
@@ -169,7 +179,7 @@ class StudyFolder:
     def is_running(self) -> bool:
         """Whether a driver is at work."""
         driver = self.driver
-        return driver is not None and driver.is_alive
+        return driver is not None and is_alive(self.root / "lock", driver)
 
     def config(self) -> StudyConfig:
         """The resolved study file, for reading: no model, data set or plugin is imported.
@@ -265,7 +275,7 @@ class StudyFolder:
                 verb, name = "confirm", config.confirm.study
         words = ["samtune", verb, name, rest]
         if self.root.parent != DEFAULT_STORAGE.absolute():
-            words.append(f"--storage {self.root.parent}")
+            words.append(f"--storage {address(self.root.parent)}")
         words += [f"--plugin {module}" for module in plugins]
         return " ".join(word for word in words if word)
 
@@ -327,18 +337,22 @@ class StudyFolder:
             SamtuneError: another driver holds it.
         """
         self._refuse_links()
-        lock = FileLock(self.root / "lock")
+        lock = lock_of(self.root / "lock", timeout=0, force=force_unlock)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
+            current(self.root / "manifest.json")
             raise SamtuneError(f"study {self.name!r} is being run by {self.driver}.") from None
         try:
+            current(self.root / "manifest.json")
             manifest = self.manifest
             self.study_id = self.study_id or manifest.study_id
             self._check_identity(manifest)
             driver = manifest.driver
-            # A lock of another machine may not reach this one, so its driver's word counts too.
-            if driver and not driver.is_local and not force_unlock:
+            # A lock of another machine may not reach this one, so its driver's word counts too; a
+            # lease does.
+            reaches = driver is None or driver.is_local or is_copy(self.root)
+            if not reaches and not force_unlock:
                 raise SamtuneError(
                     f"study {self.name!r} is being run by {driver}. If that process is surely "
                     "gone, add --force-unlock."
@@ -349,7 +363,7 @@ class StudyFolder:
             try:
                 yield number
             finally:
-                now = read_json(self.root / "manifest.json", Manifest)
+                now = read_json(current(self.root / "manifest.json"), Manifest)
                 if now and (now.study_id, now.session) == (self.study_id, number):
                     self._write_manifest(replace(now, driver=None))
         finally:
@@ -380,9 +394,9 @@ class StudyFolder:
         Raises:
             OSError: the folder is not there, for now or for good.
         """
-        manifest = read_json(self.root / "manifest.json", Manifest)
+        manifest = read_json(current(self.root / "manifest.json"), Manifest)
         if manifest is None:
-            raise OSError(f"{self.root} is not there: is its storage still connected?")
+            raise OSError(f"{address(self.root)} is not there: is its storage still connected?")
         self._check_identity(manifest)
         if manifest.session > session:
             raise FencedError(
@@ -392,8 +406,10 @@ class StudyFolder:
     def remove_if_untouched(self) -> None:
         """Removes this very study if it has handed out no trial, as far as that can be told."""
         with contextlib.suppress(OSError, SamtuneError):
+            self.fetch()
             self._check_identity(self.manifest)
             if not any(self._trials.iterdir()):
+                delete_folder(self.root)
                 shutil.rmtree(self.root)
 
     def _check_identity(self, manifest: Manifest) -> None:
@@ -428,6 +444,8 @@ def study_names(storage: Path) -> list[str]:
     Raises:
         SamtuneError: `storage` is no folder.
     """
+    if is_copy(storage):
+        return fetching.study_names(storage)
     if not storage.exists():
         return []
     if not storage.is_dir():

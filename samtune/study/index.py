@@ -26,10 +26,9 @@ import samtune
 from samtune.config.schema import TrialRecord
 from samtune.files import TEMPORARY, parse_json
 from samtune.study.journal import Entry
-from samtune.study.trial_folder import EndState, TrialFolder
+from samtune.study.trial_folder import TRIAL_FILES, EndState, TrialFolder
 
 SCHEMA = 1
-TRIAL_FILES = ("trial.json", "epochs.jsonl", "outcome.json")
 FEWEST_NEW = 50
 NEW_SHARE = 0.1  # of a whole index: it is written so seldom that all writing stays in proportion
 SETTLED_NS = 2_000_000_000  # a file that is changed twice within a tick of its clock looks the same

@@ -131,6 +131,7 @@ class Study:
         self.folder = folder
         self.name = folder.name
         self.config = config
+        folder.fetch()
         manifest = folder.manifest
         self.session = manifest.session
         self.is_running = folder.is_running

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from samtune.study.storage import storage_path
 from samtune.tracking.process import follow
 
-follow(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+follow(storage_path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -19,6 +19,7 @@ from samtune.study.trial_folder import Outcome
 from samtune.tuning.cluster import Slots, connected, find_slots
 from samtune.tuning.search import Listener, Search
 from samtune.tuning.signals import Signals, handled_signals, time_budget
+from samtune.working_copy import address
 
 if TYPE_CHECKING:
     from samtune.tuning.trial import SharedData
@@ -205,7 +206,7 @@ class _Session:
         tune_folder = folder.tune_folder(search.session)
         guard = Guard(stop=signals.stop)
         common = {
-            "study": str(folder.root),
+            "study": address(folder.root),
             "study_id": folder.study_id,
             "session": search.session,
             "cpus": slots.cpus,
