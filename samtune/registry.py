@@ -88,14 +88,14 @@ class Entry:
     @property
     def parameters(self) -> list[Parameter]:
         """The settable parameters with types, defaults and one line each."""
-        described = _argument_descriptions(inspect.getdoc(self.factory) or "")
+        lines = described(inspect.getdoc(self.factory) or "")
         return [
             Parameter(
                 name=name,
                 type=_type_name(info.annotation),
                 default=None if info.is_required() else _plain(info.default),
                 required=info.is_required(),
-                description=described.get(name, ""),
+                description=lines.get(name, ""),
             )
             for name, info in self.schema.model_fields.items()
         ]
@@ -275,17 +275,18 @@ def _type_name(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _argument_descriptions(docstring: str) -> dict[str, str]:
-    """The lines below `Args:`, by argument."""
-    _, _, args = docstring.partition("Args:\n")
-    described: dict[str, str] = {}
-    name = None
+def described(docstring: str, heading: str = "Args") -> dict[str, str]:
+    """The lines below a heading, by name; `x, y: both` describes each."""
+    _, _, args = docstring.partition(f"{heading}:\n")
+    found_of: dict[str, str] = {}
+    names: list[str] = []
     for line in args.splitlines():
         if line and not line.startswith(" "):
             break
-        if found := re.match(r"    (\w+): (.*)", line):
-            name = found[1]
-            described[name] = found[2].strip()
-        elif name and line.strip():
-            described[name] += " " + line.strip()
-    return described
+        if found := re.match(r"    (\w[\w, ]*): (.*)", line):
+            names = found[1].split(", ")
+            found_of |= dict.fromkeys(names, found[2].strip())
+        elif line.strip():
+            for name in names:
+                found_of[name] += f" {line.strip()}"
+    return found_of

@@ -113,24 +113,22 @@ class Bucket:
 
     def tags(self, prefix: str) -> dict[str, str]:
         """The tags of all objects whose keys begin so; the newest names may be missing."""
-        with self._naming(prefix):
-            pages = (
-                _client().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-            )
-            return {
-                item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())
-            }
+        return {item["Key"]: item["ETag"] for item in self._pages(prefix, "Contents")}
+
+    def size(self, prefix: str) -> int:
+        """The bytes of all objects whose keys begin so."""
+        return sum(item["Size"] for item in self._pages(prefix, "Contents"))
 
     def folders(self, prefix: str) -> list[str]:
         """The names between this prefix and the next slash."""
+        found = self._pages(prefix, "CommonPrefixes", Delimiter="/")
+        return [item["Prefix"].removeprefix(prefix).rstrip("/") for item in found]
+
+    def _pages(self, prefix: str, part: str, **options: str) -> list[dict[str, Any]]:
         with self._naming(prefix):
-            pages = (
-                _client()
-                .get_paginator("list_objects_v2")
-                .paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
-            )
-            found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
-        return [name.removeprefix(prefix).rstrip("/") for name in found]
+            paginator = _client().get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self.name, Prefix=prefix, **options)
+            return [item for page in pages for item in page.get(part, ())]
 
     def age_s(self, key: str) -> float | None:
         """How long ago an object was put, by the store's clock alone; None if there is none."""

@@ -34,6 +34,11 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     }
 
 
+def count(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """The first few, and how many there are more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -163,7 +163,13 @@ def age_s(path: Path) -> float | None:
 
 def names(folder: Path) -> set[str]:
     """The names in a folder, of objects that were not fetched, too."""
-    return set(os.listdir(folder)) | set(_listed.get(folder, ()))
+    here = os.listdir(folder) if folder.is_dir() else []
+    return {*here, *_listed.get(folder, ())}
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all objects in a folder."""
+    return _bucket(folder).size(f"{_key(folder)}/")
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -24,6 +24,8 @@ class Run:
 
     Attributes:
         start_ms: when its first epoch of 100 ms began.
+        parameters: of its model.
+        gradients: of each of its epochs; None where its journal has not counted them.
     """
 
     values: dict[str, Any]
@@ -31,6 +33,8 @@ class Run:
     state: EndState = "finished"
     start_ms: int = 0
     reason: str = ""
+    parameters: int = 0
+    gradients: float | None = None
 
 
 def write_study(
@@ -48,7 +52,11 @@ def write_study(
         journal = Journal(trial.journal)
         for epoch, accuracy in enumerate(run.curve, 1):
             metrics = {"train_loss": 1.0, "val_loss": 2 - accuracy, "val_accuracy": accuracy}
-            journal.append(Entry(1, 1, epoch, metrics, 0.1, run.start_ms + 100 * epoch, "s", "0"))
+            if run.gradients is not None:
+                metrics["gradient_evaluations"] = run.gradients
+            when = run.start_ms + 100 * epoch
+            entry = Entry(1, 1, epoch, metrics, 0.1, when, "s", "0", parameters=run.parameters)
+            journal.append(entry)
         late = run.state not in ("finished", "stopped")
         trial.end(Outcome(run.state, len(run.curve) + late, run.reason))
     return Study(folder, config)

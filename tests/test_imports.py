@@ -91,12 +91,12 @@ def test_each_heavy_library_has_one_door(path: Path) -> None:
     ("module", "absent"),
     [
         ("samtune", {"torch", "ray", "optuna", "mlflow", "pydantic"}),
-        ("samtune.cli", {"torch", "ray", "optuna", "mlflow", "plotly", "jinja2"}),
-        ("samtune.study", {"torch", "ray", "optuna", "mlflow"}),
+        ("samtune.cli", {"torch", "ray", "optuna", "mlflow", "plotly", "jinja2", "scipy"}),
+        ("samtune.study", {"torch", "ray", "optuna", "mlflow", "scipy"}),
         ("samtune.training", {"ray", "optuna", "mlflow"}),
         ("samtune.study.trial_run", {"ray", "optuna", "mlflow"}),
         ("samtune.analysis", {"torch", "ray", "optuna", "mlflow", "sklearn", "scipy"}),
-        ("samtune.report.page", {"torch", "ray", "optuna", "mlflow", "plotly"}),
+        ("samtune.report.page", {"torch", "ray", "optuna", "mlflow", "plotly", "scipy"}),
         ("samtune.tracking", {"torch", "ray", "optuna", "mlflow"}),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -17,9 +17,10 @@ from samtune.analysis.statistics import (
     split_error,
 )
 from samtune.analysis.verdict import Claim, claim_of, sentence
-from samtune.config.confirm import Finalist, Settings, with_seed
+from samtune.config.confirm import Finalist, Settings, TunedBaseline, with_seed
 from samtune.config.schema import StudyConfig
 from samtune.study.study import Trial
+from samtune.words import describe
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Baseline:
         trials: the runs' keys, seed by seed; empty for one without a score.
         gain: of the finalist over it, in pairs; positive is better, whatever the metric's mode.
         p_holm: the t test's p value, adjusted for being one of several finalists.
+        settings: what it was trained with, beside what the study's base trial says.
     """
 
     equal: str
@@ -39,6 +41,7 @@ class Baseline:
     mean: Mean | None
     gain: Difference | None
     p_holm: float | None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def claim(self) -> Claim:
@@ -77,6 +80,7 @@ class Confirmed:
             the search's first where validation images were trained on. No test image had a say.
         alike: the finalists that the test split does not tell from the best.
         claims_gain: whether the verdict claims one over every baseline.
+        tuned: the tuned baseline in words: where it was found, with which settings.
     """
 
     study: str
@@ -90,6 +94,7 @@ class Confirmed:
     alike: list[str]
     claims_gain: bool
     verdict: str
+    tuned: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The same for `confirm.json`."""
@@ -131,7 +136,15 @@ def confirmed(
             images=images,
             pairs=len(seeds),
         ),
+        tuned=_tuned_in_words(config.confirm.tuned),
     )
+
+
+def _tuned_in_words(tuned: TunedBaseline | None) -> str:
+    if tuned is None:
+        return ""
+    alone = {path: value for path, value in tuned.settings.items() if not path.startswith("sam.")}
+    return f"{describe(alone)}: {tuned.trial} of {tuned.study}"
 
 
 class _Runs:
@@ -160,6 +173,8 @@ class _Runs:
 
 
 def _row(config: StudyConfig, finalist: Finalist, runs: _Runs) -> Row:
+    confirm = config.confirm
+    assert confirm is not None
     trials = runs.of(finalist.values)
     scores = runs.scores(finalist.values)
     mean = _mean(scores)
@@ -178,7 +193,7 @@ def _row(config: StudyConfig, finalist: Finalist, runs: _Runs) -> Row:
         split_error=split_error(mean.mean, runs.images) if mean and counts_images else None,
         baselines=[
             _baseline(config, equal, scores, settings, runs)
-            for equal, settings in finalist.baselines.items()
+            for equal, settings in confirm.baselines(finalist).items()
         ],
     )
 
@@ -200,7 +215,8 @@ def _baseline(
         )
     epochs = settings.get("training.epochs", config.trial.training.epochs)
     assert isinstance(epochs, int)
-    return Baseline(equal, epochs, _keys(runs.of(settings)), _mean(theirs), gain, None)
+    trials = _keys(runs.of(settings))
+    return Baseline(equal, epochs, trials, _mean(theirs), gain, None, settings)
 
 
 def _adjusted(rows: Sequence[Row]) -> list[Row]:

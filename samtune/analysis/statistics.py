@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 MOST_EXACT_PAIRS = 14  # of which all 2**14 sign flips are tried
@@ -75,6 +74,8 @@ def mean_interval(values: Sequence[float]) -> Mean:
     x = _finite(values)
     if len(x) < 2:
         return Mean(len(x), float(x[0]), None)
+    from scipy import stats  # here as below, since it takes a second to import
+
     width = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * stats.sem(x)
     return Mean(len(x), float(x.mean()), float(width))
 
@@ -94,6 +95,8 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Differe
     if _is_constant(x - y):
         note = f"the difference is the same in all {len(x)} pairs, which shows no spread"
         return Difference(len(x), mean, correlation=_correlation(x, y), note=note)
+    from scipy import stats
+
     test = stats.ttest_rel(x, y)
     interval = test.confidence_interval(CONFIDENCE)
     return Difference(
@@ -140,6 +143,8 @@ def split_error(share: float, count: int) -> float:
 
     Wilson's, which holds at the ends of the range, too.
     """
+    from scipy import stats
+
     test = stats.binomtest(round(share * count), count)
     interval = test.proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.high - interval.low) / 2

@@ -14,6 +14,7 @@ import numpy as np
 from samtune.analysis.axes import axes_of, matrix, place
 from samtune.analysis.scores import scored, thinned
 from samtune.analysis.surface import Surface
+from samtune.analysis.tuned import score_alone
 from samtune.config.space import FloatRange, IntRange
 from samtune.study import Study, Trial
 from samtune.study.trial_folder import FAILED_STATES
@@ -44,6 +45,7 @@ def warnings_of(study: Study) -> list[StudyWarning]:
     """Everything that speaks against the answer of a study; of one that runs, so far."""
     found: list[tuple[Kind, Iterable[str]]] = [
         ("edge", edges(study)),
+        ("edge", _edges_of_the_baseline(study)),
         ("few_trials", _few_trials(study)),
         ("no_effect", _without_effect(study)),
         ("equal_trials", _equal_trials(study)),
@@ -74,6 +76,12 @@ def edges(study: Study) -> list[str]:
                 f"{word} ones may be better."
             )
     return lines
+
+
+def _edges_of_the_baseline(study: Study) -> list[str]:
+    """The same of a tuned baseline, which so may not be at its best."""
+    tuned = study.tuned_baseline
+    return [f"In {tuned.name}, {line}" for line in edges(tuned)] if tuned else []
 
 
 def _few_trials(study: Study) -> list[str]:
@@ -183,21 +191,21 @@ def _begun(trial: Trial, epochs: int) -> dict[str, Any]:
 
 
 def _small_split(study: Study) -> list[str]:
-    """A gain over the baseline that is within the binomial error of the validation images.
+    """A gain over the best baseline that is within the binomial error of the validation images.
 
     The error is that of two shares of different images: what both models get right or wrong alike
     makes it smaller, and how much is not known here.
     """
-    best, baseline = study.best, study.baseline
+    best, alone = study.best, score_alone(study)
     if not study.metric.endswith("accuracy") or best is None or best.is_baseline:
         return []
     images = images_of(study)
-    if images is None or baseline is None or best.value is None or baseline.value is None:
+    if images is None or alone is None or best.value is None:
         return []
-    shares = best.value, baseline.value
+    shares = best.value, alone
     error = SURE * math.sqrt(sum(p * (1 - p) for p in shares) / images)
-    gain = best.value - baseline.value
-    if gain > error:
+    gain = best.value - alone
+    if gain > error or gain < 0:  # a tuned baseline above it is no gain, and said elsewhere
         return []
     return [
         f"The validation split of {images:,} images is too small for the gain it is to show: "

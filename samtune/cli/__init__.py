@@ -11,20 +11,26 @@ import sys
 import typer
 
 from samtune.cli import (
+    archive,
     check,
     confirm,
+    delete,
     doctor,
     evaluate,
     export,
+    gc,
     init,
     list_,
     logs,
     predict,
     registry_view,
+    rename,
     report,
     resume,
     run,
+    schema,
     show,
+    stop,
     sync,
     train,
     ui,
@@ -35,7 +41,6 @@ app = typer.Typer(
     name="samtune",
     help="Hyperparameter search for models trained with Sharpness-Aware Minimization.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -44,6 +49,7 @@ app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("resume")(resume.resume)
 app.command("confirm")(confirm.confirm)
+app.command("stop")(stop.stop)
 app.command("train")(train.train)
 app.command("list")(list_.list_)
 app.command("show")(show.show)
@@ -57,7 +63,13 @@ app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("models")(registry_view.models)
 app.command("datasets")(registry_view.datasets)
+app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("gc")(gc.gc)
+app.command("rename")(rename.rename)
+app.command("archive")(archive.archive)
+app.command("unarchive")(archive.unarchive)
+app.command("delete")(delete.delete)
 
 
 @app.callback(invoke_without_command=True)

@@ -114,11 +114,12 @@ def confirmed_study(
     from samtune import tracking
     from samtune.cli.console import seconds_of
     from samtune.cli.tracked import print_tracking
-    from samtune.study import Study, StudyFolder
+    from samtune.config.confirm import confirmation_name
+    from samtune.study import Study, open_folder
     from samtune.tuning import resume_study, run_study
-    from samtune.tuning.confirm import conclude, confirmation_name, plan
+    from samtune.tuning.confirm import conclude, plan
 
-    searched = StudyFolder.open(storage, name)
+    searched = open_folder(storage, name)
     plugin_folder = searched.plugin_folder(plugins)
     config = searched.checked_config(plugins, plugin_folder)
     folder, begun = plan(searched, config, confirm_as or confirmation_name(name), wanted)

@@ -26,13 +26,31 @@ def doctor(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine a study's files, or try on a model that SAM's promises hold."""
+    """Look at this machine, or at a study's files, or try on a model that SAM's promises hold."""
     if name is None and sam is None:
-        raise SamtuneError("name a study to examine, or a model to try SAM on: --sam MODEL")
+        _look_at_the_machine(storage, as_json)
     if name is not None:
         _examine_study(name, storage, as_json)
     if sam is not None:
         _try_sam(sam, plugin or [])
+
+
+def _look_at_the_machine(storage: Path, as_json: bool) -> None:
+    from samtune.cli.machine import look
+
+    marks = {"fine": "[green]fine [/]", "note": "[yellow]note [/]", "wrong": "[red]wrong[/]"}
+    found = []
+    console = new_console(silent=as_json)
+    for check in look(storage):  # each as it comes: some take a second
+        found.append(check)
+        console.print(marks[check.state], end="  ")
+        remedy = f"; {check.remedy}" if check.remedy else ""
+        console.print(f"{check.what:12} {check.found}{remedy}", markup=False, soft_wrap=True)
+    is_usable = all(check.state != "wrong" for check in found)
+    if as_json:
+        print_json({"usable": is_usable, "checks": [asdict(check) for check in found]})
+    if not is_usable:
+        raise typer.Exit(1)
 
 
 def _examine_study(name: str, storage: Path, as_json: bool) -> None:

@@ -36,10 +36,10 @@ def export(
     """Export a trial's model, normalisation inside; it is reloaded and compared beforehand."""
     from samtune import export as exporting
     from samtune.registry import load_plugins
-    from samtune.study import Study, StudyFolder
+    from samtune.study import Study, open_folder
 
     kind = exporting.format_of(output, format)
-    folder = StudyFolder.open(storage, name)
+    folder = open_folder(storage, name)
     folder.check_plugins(plugin or [])
     load_plugins(plugin or [], folder.plugin_folder(plugin or []))
     study = Study(folder, folder.config())

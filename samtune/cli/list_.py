@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from samtune.cli.console import new_console, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage
@@ -13,14 +15,20 @@ from samtune.working_copy import address
 
 
 @uncollected()
-def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
-    """List the studies in a storage folder."""
+def list_(
+    archived: Annotated[bool, typer.Option("--archived", help="List the archived ones.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies in a storage folder, without those that were archived."""
     rows: list[dict[str, Any]] = []
     for name in study_names(storage):
         try:
             study = open_study(name, storage)
         except (SamtuneError, OSError) as error:
             rows.append({"name": name, "state": "damaged", "error": " ".join(str(error).split())})
+            continue
+        if study.is_archived != archived:
             continue
         best = study.best
         rows.append(
@@ -39,9 +47,8 @@ def list_(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
         return
     console = new_console()
     if not rows:
-        console.print(
-            f"There is no study in {address(storage)}. Start one with `samtune run FILE`."
-        )
+        kind, where = "archived study" if archived else "study", address(storage)
+        console.print(f"There is no {kind} in {where}. Start one with `samtune run FILE`.")
         return
     shown = table("study", "state", "trials", "metric", ">best", "trial")
     for row in rows:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from samtune.study import DEFAULT_STORAGE, StudyFolder, study_names
 from samtune.study.storage import storage_path
 
 StudyFile = Annotated[
@@ -30,7 +31,34 @@ Changes = Annotated[
         show_default=False,
     ),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="NAME", help="The study.", show_default=False)]
+
+
+def _studies(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell completes a study's name to."""
+    names = study_names(Path(ctx.params.get("storage") or DEFAULT_STORAGE))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _trials(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What a shell completes a trial's key to."""
+    root = Path(ctx.params.get("storage") or DEFAULT_STORAGE) / (ctx.params.get("name") or "")
+    return [trial.key for trial in StudyFolder(root).trials() if trial.key.startswith(incomplete)]
+
+
+StudyName = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The study.", show_default=False, autocompletion=_studies),
+]
+TrialKey = Annotated[
+    str | None,
+    typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.", autocompletion=_trials),
+]
+StudyNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME...", help="The studies.", show_default=False, autocompletion=_studies
+    ),
+]
 Storage = Annotated[
     Path,
     typer.Option(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,9 @@ from samtune.cli.options import (
 )
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from samtune.study.settings import Change
 
 
 def resume(
@@ -45,25 +49,26 @@ def resume(
     """Go on with a study after a crash, a Ctrl-C, or to add trials."""
     more = _more_trials(trials)
     from samtune import tracking
+    from samtune.cli.baseline import tune_and_sum_up
     from samtune.cli.lines import print_event
-    from samtune.cli.session import Detail, attend, detail_of
+    from samtune.cli.session import Detail, attend, detail_of, time_left
     from samtune.cli.show import study_json
     from samtune.cli.summary import print_warm_start
     from samtune.config.schema import MOST_TRIALS
-    from samtune.study import Study, StudyFolder
+    from samtune.study import Study, open_folder
     from samtune.study.manifest import other_versions
     from samtune.study.settings import changes_between
     from samtune.tuning import resume_study
+    from samtune.tuning.baseline import tuning_of
     from samtune.tuning.run import check_usable, extended
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
-    folder = StudyFolder.open(storage, name)
+    folder = open_folder(storage, name)
     plugin_folder = folder.plugin_folder(plugin or [])
     accepted = folder.config()
-    if accepted.confirm:
-        raise SamtuneError(
-            f"study {name!r} is a confirmation: go on with `{folder.command('resume')}`"
-        )
+    if accepted.belongs_to:
+        kind = "a confirmation" if accepted.confirm else f"the baseline of {accepted.belongs_to}"
+        raise SamtuneError(f"study {name!r} is {kind}: go on with `{folder.command('resume')}`")
     config = extended(folder.checked_config(plugin or [], plugin_folder, overrides or []), more)
     if config.study.trials > MOST_TRIALS:
         raise SamtuneError(f"--trials {trials}: a study has at most {MOST_TRIALS:,} trials")
@@ -71,8 +76,31 @@ def resume(
     console = new_console(silent=not detail.previews)
     print_damage(new_console(silent=detail is Detail.EVENTS), before.damage)
     to_run = before.left + (len(before.failed) if retry_failed else 0)
-    if not to_run and not before.is_running:
+    tuning = tuning_of(before)  # at once: it may refuse what has changed
+    to_tune = tuning.to_run(retry_failed=retry_failed) if tuning and not to_run else 0
+    changes = changes_between(accepted, config)
+    left = time_left(seconds_of(time_budget) if time_budget else None)
+
+    def start(listener: Any = None) -> Study:
+        return resume_study(
+            name,
+            storage=storage,
+            more_trials=more,
+            retry_failed=retry_failed,
+            address=address,
+            listener=listener,
+            plugins=plugin or (),
+            plugin_folder=plugin_folder,
+            overrides=overrides or (),
+            force_unlock=force_unlock,
+            time_budget_s=left(),
+        )
+
+    if not to_run and not to_tune and not before.is_running:
         check_usable(before)
+        if changes:
+            start()
+            _print_changes(console, changes)
         said = f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
         if spent := before.budget.spent:
             setting = spent.partition(",")[0]
@@ -87,32 +115,41 @@ def resume(
     done = sum(t.outcome is not None for t in before.trials)
     console.print(f"study {name}: {done} trials are done, {to_run} to go")
     print_warm_start(console, config, storage)
-    for change in changes_between(accepted, config):
-        console.print(f"  changed    {change}", markup=False, soft_wrap=True)
+    _print_changes(console, changes)
     if other := other_versions(folder.manifest.versions):
         console.print(f"[yellow]  note       {other}[/]", soft_wrap=True)
     if moved := tracking.store_of(folder.root).change:
         console.print(f"[yellow]{moved}.[/]", soft_wrap=True)
-    attend(
-        lambda listener: resume_study(
+    if to_tune:
+        start()  # no trial is left; what has changed is written down
+    else:
+        attend(
+            start,
+            detail=detail,
+            config=config,
+            before=before,
+            to_run=to_run,
+            folder=folder.root,
+            sums_up=config.study.baseline != "tuned",
+        )
+    if config.study.baseline == "tuned":
+        tune_and_sum_up(
             name,
             storage=storage,
-            more_trials=more,
-            retry_failed=retry_failed,
+            detail=detail,
+            console=console,
             address=address,
-            listener=listener,
             plugins=plugin or (),
             plugin_folder=plugin_folder,
-            overrides=overrides or (),
+            retry_failed=retry_failed,
             force_unlock=force_unlock,
-            time_budget_s=seconds_of(time_budget) if time_budget else None,
-        ),
-        detail=detail,
-        config=config,
-        before=before,
-        to_run=to_run,
-        folder=folder.root,
-    )
+            time_budget_s=left(),
+        )
+
+
+def _print_changes(console: Any, changes: Iterable[Change]) -> None:
+    for change in changes:
+        console.print(f"  changed    {change}", markup=False, soft_wrap=True)
 
 
 def _more_trials(text: str | None) -> int:

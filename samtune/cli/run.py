@@ -20,7 +20,7 @@ from samtune.cli.options import (
     TimeBudget,
     Verbose,
 )
-from samtune.cli.session import attend, detail_of
+from samtune.cli.session import attend, detail_of, time_left
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, StudyFolder
 
@@ -47,17 +47,20 @@ def run(
     json_events: JsonEvents = False,
 ) -> None:
     """Run a study: search, record, and say which setting won and by how much."""
+    from samtune.cli.baseline import tune_and_sum_up
     from samtune.cli.summary import print_preview, print_warm_start
     from samtune.config.study_file import read_study
     from samtune.preflight import preview
     from samtune.tuning import run_study
+    from samtune.tuning.baseline import check_free
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     extra = [f"name={json.dumps(name)}"] if name is not None else []
     extra += [f"study.trials={trials}"] if trials is not None else []
     config = read_study(file, [*(overrides or []), *extra], plugin)
     StudyFolder.check_free(storage, config.name)
-    seconds = seconds_of(time_budget) if time_budget else None
+    check_free(storage, config)
+    left = time_left(seconds_of(time_budget) if time_budget else None)
     console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
@@ -75,14 +78,26 @@ def run(
             address=address,
             listener=listener,
             plugin_folder=file.absolute().parent,
-            time_budget_s=seconds,
+            time_budget_s=left(),
         ),
         detail=detail,
         config=config,
         before=None,
-        to_run=config.wanted_trials + config.study.baseline,
+        to_run=config.wanted_trials + config.study.has_baseline,
         folder=where,
+        sums_up=config.study.baseline != "tuned",
     )
+    if config.study.baseline == "tuned":
+        tune_and_sum_up(
+            config.name,
+            storage=storage,
+            detail=detail,
+            console=console,
+            address=address,
+            plugins=config.plugins,
+            plugin_folder=file.absolute().parent,
+            time_budget_s=left(),
+        )
     if not confirm:
         return
     from samtune.cli.confirm import confirmed_study, print_found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -32,6 +33,12 @@ class Detail(Enum):
     def previews(self) -> bool:
         """Whether more than the end is said in words."""
         return self in (Detail.BRIEF, Detail.VERBOSE)
+
+
+def time_left(seconds: float | None) -> Callable[[], float | None]:
+    """Of so many seconds from now on, what is left whenever one asks; None is no limit."""
+    end = None if seconds is None else time.monotonic() + seconds
+    return lambda: None if end is None else max(1.0, end - time.monotonic())
 
 
 def detail_of(*, verbose: bool, quiet: bool, json_events: bool) -> Detail:
@@ -77,7 +84,7 @@ def attend(
             study = start(listener)
     except (EndedEarlyError, NoUsableTrialError):
         with contextlib.suppress(SamtuneError, OSError):  # a storage that fails cannot be read
-            _sum_up(console, detail, open_study(folder.name, folder.parent), folder)
+            sum_up(detail, open_study(folder.name, folder.parent), folder)
         raise
     except BrokenPipeError:  # as in `samtune run FILE | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -86,7 +93,7 @@ def attend(
             f"safe. Go on with `{StudyFolder(folder.absolute()).command('resume')}`."
         ) from None
     if sums_up:
-        _sum_up(console, detail, study, folder)
+        sum_up(detail, study, folder)
     return study
 
 
@@ -94,13 +101,14 @@ def attend(
 def _shown(
     console: Any, detail: Detail, config: Any, before: Study | None, to_run: int
 ) -> Iterator[Any]:
-    from samtune.cli.lines import Events, Lines
+    from samtune.cli.lines import Events, Lines, print_event
     from samtune.cli.panel import LivePanel, terminal_size
     from samtune.cli.progress import Progress
 
     if detail is Detail.QUIET:
         yield Progress(config, before, to_run)
     elif detail is Detail.EVENTS:
+        print_event("session", study=config.name, trials=to_run)
         yield Events(config, before, to_run)
     elif detail is Detail.VERBOSE or terminal_size(console) is None:
         # A terminal of unknown size cannot be drawn on in place.
@@ -111,12 +119,15 @@ def _shown(
             yield panel
 
 
-def _sum_up(console: Any, detail: Detail, study: Study, folder: Path) -> None:
+def sum_up(detail: Detail, study: Study, folder: Path) -> None:
+    """What a session came to, and what MLflow has not taken of it."""
+    from samtune.cli.console import new_console
     from samtune.cli.lines import print_event
     from samtune.cli.show import study_json
     from samtune.cli.summary import print_summary
     from samtune.cli.tracked import print_tracking
 
+    console = new_console(silent=detail is Detail.EVENTS)
     if detail is Detail.EVENTS:
         print_event("study", **study_json(study))
     else:

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.analysis import audit, response, warnings_of
-from samtune.cli.answer import print_audit, print_response, print_warnings
+from samtune.analysis import answer
+from samtune.analysis.confirmations import confirmations
+from samtune.analysis.pareto import pareto_set
+from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
-from samtune.cli.options import AsJson, Storage, StudyName
+from samtune.cli.options import AsJson, Storage, StudyName, TrialKey
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.words import describe, metric, number
 from samtune.working_copy import address
@@ -21,9 +23,7 @@ MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 @uncollected()
 def show(
     name: StudyName,
-    trial: Annotated[
-        str | None, typer.Argument(metavar="[TRIAL]", help="A trial's key, such as t0007.")
-    ] = None,
+    trial: TrialKey = None,
     storage: Storage = DEFAULT_STORAGE,
     every: Annotated[
         bool, typer.Option("--all", help=f"List every trial, not the best {MOST_ROWS} alone.")
@@ -37,8 +37,7 @@ def show(
     elif trial:
         chosen = study.trial(trial)
         _print_trial(chosen)
-        mine = [d for d in study.damage if d.where.startswith(f"trials/{chosen.key}/")]
-        print_damage(new_console(), mine)
+        print_damage(new_console(), study.damage_of(chosen.key))
     else:
         _print_study(study, len(study.trials) if every else MOST_ROWS)
 
@@ -79,9 +78,9 @@ def _print_study(study: Study, most_rows: int) -> None:
     if (left := len(in_order) - most_rows) > 0:
         every = study.folder.command("show", "--all")
         console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
-    print_response(console, study)
-    print_audit(console, study)
-    print_warnings(console, study)
+    print_tuned(console, study)
+    print_pareto(console, study)
+    print_answer(console, answer(study))
     print_damage(console, study.damage)
     for name, verdict in _verdicts(study).items():
         console.print(f"\n{name}: {verdict}", markup=False, soft_wrap=True)
@@ -89,8 +88,6 @@ def _print_study(study: Study, most_rows: int) -> None:
 
 def _verdicts(study: Study) -> dict[str, str]:
     """The verdict of each confirmation that has read the test split for this study, by its name."""
-    from samtune.analysis.confirmations import confirmations  # loads scipy
-
     return {name: found.verdict for name, found in confirmations(study).items()}
 
 
@@ -102,6 +99,8 @@ def _print_trial(trial: Trial) -> None:
     config["training"]["precision"] = trial.precision
     for section, settings in config.items():
         shown = ", ".join(f"{key} {number(value)}" for key, value in settings.items())
+        if section == "model" and trial.last_epoch and trial.last_epoch.parameters:
+            shown += f"; {trial.last_epoch.parameters:,} parameters"
         console.print(f"  {section:10} {shown}")
     if trial.epochs:
         names = list(trial.epochs[0].metrics)
@@ -111,26 +110,48 @@ def _print_trial(trial: Trial) -> None:
             values = (number(entry.metrics.get(n, "-")) for n in names)
             rows.add_row(str(entry.epoch), *values, f"{entry.duration_s:.2f}", style=style)
         console.print(rows)
+    if why := trial.folder.let_go():
+        console.print(f"its weights were not kept: {why}")
     console.print(address(trial.folder.root))
 
 
 def study_json(study: Study) -> dict[str, Any]:
     """What `show NAME --json` prints."""
-    best, found, audited = study.best, response(study), audit(study)
+    best, found = study.best, answer(study)
+    pareto = pareto_set(study)
     return {
         "name": study.name,
         "state": study.state,
         "folder": address(study.folder.root),
         "metric": study.metric,
+        "metrics": study.config.study.metrics or [study.metric],
         "mode": study.config.mode,
         "select": study.config.study.select,
         "best_trial": best.key if best else None,
-        "response": asdict(found) if found else None,
-        "audit": asdict(audited) if audited else None,
-        "warnings": [asdict(warning) for warning in warnings_of(study)],
+        "tuned_baseline": _tuned_json(study),
+        "pareto": asdict(pareto) if pareto else None,
+        "response": asdict(found.response) if found.response else None,
+        "audit": asdict(found.audit) if found.audit else None,
+        "warnings": [asdict(warning) for warning in found.warnings],
         "trials": [_trial_json(t, epochs=False) for t in study.trials],
         "damage": [str(damage) for damage in study.damage],
         "confirmations": _verdicts(study),
+    }
+
+
+def _tuned_json(study: Study) -> dict[str, Any] | None:
+    """The tuned baseline, as far as it is; None where none was begun."""
+    tuned = study.tuned_baseline
+    if tuned is None:
+        return None
+    best = tuned.best
+    return {
+        "study": tuned.name,
+        "state": tuned.state,
+        "trials": len(tuned.trials),
+        "best_trial": best.key if best else None,
+        "score": best.value if best else None,
+        "values": best.values if best else None,
     }
 
 
@@ -143,6 +164,7 @@ def _trial_json(trial: Trial, *, epochs: bool) -> dict[str, Any]:
         "baseline": trial.is_baseline,
         "values": trial.values,
         "precision": trial.precision,
+        "parameters": last.parameters or None if last else None,
         "epochs_done": len(trial.epochs),
         "score": trial.value,
         "best": best and {"epoch": best.epoch, **best.metrics},

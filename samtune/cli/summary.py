@@ -7,11 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from samtune.cli.answer import print_audit, print_response, print_warnings
+from samtune.analysis import answer
+from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import table
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import StudyConfig
 from samtune.config.space import in_words
-from samtune.preflight import Preview, warnings_of
+from samtune.preflight import Preview, gradients_per_step, warnings_of
 from samtune.study import Study, Trial
 from samtune.training.selfcheck import Finding
 from samtune.words import big, describe, duration, metric, size, some
@@ -34,23 +36,31 @@ def print_preview(console: Console, preview: Preview) -> None:
             f"{big(corner.parameters)} parameters, {big(corner.macs)} multiply-adds{timed}"
         )
     how = f"{config.wanted_trials} trials by {config.study.sampler}"
-    how += ", and a baseline with rho = 0" if config.study.baseline else ""
+    how += ", and a baseline with rho = 0" if config.study.has_baseline else ""
+    if config.study.baseline == "tuned":
+        how += f", then tuned by as many in {baseline_name(config.name)}"
     console.print(f"  trials     {how}; up to {training.epochs} epochs{_steps(preview)}")
     console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)
         console.print(f"  asha       about {reached}")
     cost = f"about {preview.epochs} epochs in all"
+    if preview.data:
+        cost += f", {big(preview.gradient_evaluations)} gradient evaluations"
     if preview.corners and all(corner.step_s for corner in preview.corners):
-        ends = [(c.step_s or 0) * preview.steps_per_epoch * preview.epochs for c in preview.corners]
+        steps = preview.steps_per_epoch * preview.gradients / gradients_per_step(config)
+        ends = [(corner.step_s or 0) * steps for corner in preview.corners]
         cost += f", {duration(min(ends))} to {duration(max(ends))} of one trial slot"
     disk = f"{size(preview.disk_free_bytes)} free on disk"
     if preview.corners:
-        disk = f"up to {size(preview.disk_bytes)} of {disk}"
+        disk = (
+            f"{size(preview.disk_bytes)}, and {size(preview.disk_bytes_at_work)} more while a "
+            f"trial runs, of {disk}"
+        )
     console.print(f"  cost       {cost}; {disk}")
     for model, found in preview.self_checks.items():
         console.print(f"  self-check {_self_check_in_words(model, found)}")
-    if preview.disk_bytes > preview.disk_free_bytes:
+    if preview.disk_bytes + preview.disk_bytes_at_work > preview.disk_free_bytes:
         console.print("[yellow]  note       the disk is too small for all that[/]")
     for sentence in warnings_of(config):
         console.print(f"[yellow]  note       {escape(sentence)}[/]")
@@ -92,15 +102,15 @@ def print_summary(console: Console, study: Study) -> None:
         console.print(f"{study.budget.spent}, so no trial is begun any more.", markup=False)
     _print_ranking(console, study)
     _print_gain(console, study)
-    print_response(console, study)
-    print_audit(console, study)
-    print_warnings(console, study)
+    print_tuned(console, study)
+    print_pareto(console, study)
+    print_answer(console, answer(study))
     _print_failures(console, study)
     if study.state == "interrupted":
         console.print(f"\nnot done: go on with {study.folder.command('resume')}", soft_wrap=True)
     command = study.folder.command
     first = []
-    if study.best and not study.best.is_baseline and not study.config.confirm:
+    if study.best and not study.best.is_baseline and not study.config.belongs_to:
         first = [command("confirm")]
     others = [command("report"), command("ui"), command("export", "-o best.pt")]
     console.print("\nnext:  " + "\n       ".join([*first, ", ".join(others)]), soft_wrap=True)

@@ -11,9 +11,9 @@ def sync(name: StudyName, storage: Storage = DEFAULT_STORAGE, plugin: Plugins = 
     """Send everything that MLflow has not taken yet; running it twice doubles nothing."""
     from samtune import tracking
     from samtune.registry import load_plugins
-    from samtune.study import StudyFolder, open_study
+    from samtune.study import open_folder, open_study
 
-    folder = StudyFolder.open(storage, name)
+    folder = open_folder(storage, name)
     load_plugins(plugin or [], folder.plugin_folder(plugin or []))
     store = tracking.store_of(folder.root)
     console = new_console()

@@ -12,8 +12,14 @@ from pydantic import Field
 
 from samtune.config.base import Config, Value
 from samtune.registry import Count
+from samtune.words import count
 
 Settings = dict[str, Value | list[Value]]  # by path into `trial`
+
+
+def confirmation_name(name: str) -> str:
+    """What the confirmation of a study is called, unless the user says otherwise."""
+    return f"{name}-confirm"
 
 
 class Finalist(Config):
@@ -40,6 +46,26 @@ class Finalist(Config):
         return {"equal epochs": self.equal_epochs, "equal compute": self.equal_compute}
 
 
+class TunedBaseline(Config):
+    """The optimizer alone at the settings that a search of its own found best.
+
+    Attributes:
+        study, trial: where it was found.
+        trials: how many that search has begun.
+        settings: for as many epochs as each finalist.
+    """
+
+    study: str
+    trial: str
+    trials: Count
+    settings: Settings
+
+    @property
+    def equal(self) -> str:
+        """What it has in common with a finalist."""
+        return f"equal epochs when tuned by {count(self.trials, 'trial')}"
+
+
 class ConfirmConfig(Config):
     """What a confirmation trains, instead of what a sampler draws.
 
@@ -47,6 +73,7 @@ class ConfirmConfig(Config):
         study, study_id: the search that it confirms.
         top: how many finalists were asked for; a small study has fewer.
         seeds: of the training; the two runs of a pair share one.
+        tuned: one more baseline, of every finalist.
     """
 
     study: str
@@ -54,6 +81,12 @@ class ConfirmConfig(Config):
     top: Count
     seeds: list[int] = Field(min_length=1)
     finalists: list[Finalist] = Field(min_length=1)
+    tuned: TunedBaseline | None = None
+
+    def baselines(self, finalist: Finalist) -> dict[str, Settings]:
+        """Every baseline of a finalist, by what is equal in them."""
+        tuned = {self.tuned.equal: self.tuned.settings} if self.tuned else {}
+        return {**finalist.baselines, **tuned}
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -68,7 +101,7 @@ class ConfirmConfig(Config):
 
     def _settings(self) -> Iterator[Settings]:
         for finalist in self.finalists:
-            yield from (finalist.values, *finalist.baselines.values())
+            yield from (finalist.values, *self.baselines(finalist).values())
 
 
 def with_seed(settings: Settings, seed: int) -> dict[str, Any]:

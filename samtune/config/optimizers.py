@@ -18,20 +18,29 @@ def optimizer_class(name: str) -> Any:
     Raises:
         UnknownNameError: there is none, or its steps cannot be SAM's.
     """
+    classes = _classes()
+    if name.lower() not in classes:
+        raise UnknownNameError("optimizer", name, classes)
+    return classes[name.lower()]
+
+
+def optimizer_names() -> list[str]:
+    """Those that SAM can step with."""
+    return sorted(_classes())
+
+
+def _classes() -> dict[str, Any]:
     import torch
 
     # LBFGS evaluates the loss several times a step by itself; SparseAdam wants sparse gradients;
     # Adadelta has a rho of its own, which SAM's would replace.
-    classes = {
+    return {
         key.lower(): cls
         for key, cls in vars(torch.optim).items()
         if isinstance(cls, type)
         and issubclass(cls, torch.optim.Optimizer)
         and key not in ("Optimizer", "LBFGS", "SparseAdam", "Adadelta")
     }
-    if name.lower() not in classes:
-        raise UnknownNameError("optimizer", name, classes)
-    return classes[name.lower()]
 
 
 def check_optimizer(raw: Any, path: KeyPath, problems: Problems) -> None:

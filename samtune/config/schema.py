@@ -23,6 +23,7 @@ from pydantic import (
 from samtune.config.base import Config, Value
 from samtune.config.confirm import ConfirmConfig
 from samtune.config.space import Distribution
+from samtune.errors import did_you_mean
 from samtune.registry import DATASETS, MODELS, Count, Registry
 
 BEST: dict[str, Callable[..., Any]] = {"max": max, "min": min}  # by a metric's mode
@@ -31,6 +32,7 @@ LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
 FEWEST_GRACE_EPOCHS = 5
+KEPT_STATES = 2  # of a trial at work, the newest: one may be damaged
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -311,6 +313,11 @@ class SearchConfig(Config):
     `mode` follows from the metric and need not be given.
 
     Attributes:
+        metrics: what trials are shown by, the metric first: others of the task, `parameters`,
+            `epoch_s` and `gradient_evaluations`. They are compared by the first alone, and none of
+            them is beaten by another in all where they form the Pareto set.
+        baseline: one run of `trial:` with rho = 0; `tuned` also searches what is searched beside
+            `sam.*` with rho = 0, in as many trials, as a study of its own.
         try_first: settings of the first trials, by path; the sampler draws what they leave out.
         warm_start: studies in the same storage whose ended trials the sampler knows of from its
             start. They are no trials of this study, which keeps what it learned from.
@@ -318,6 +325,8 @@ class SearchConfig(Config):
             it was right.
         time_budget: hours, over all sessions, after which no trial is begun.
         device_budget: the same for hours of training, those of all trials added up.
+        gradient_budget: the same for gradient evaluations, of one image's loss each: an epoch costs
+            as many as it trains on images, and one of SAM, which climbs first, twice as many.
         target: once a trial's metric is as good, no trial is begun.
         max_failed_in_row: so many trials that fail one after another end the study.
         max_failed_share: of the ended trials; when more have failed, the study ends.
@@ -327,15 +336,17 @@ class SearchConfig(Config):
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
         register_model: put the best trial's model into MLflow's registry when the study ends.
+        keep_weights: so many of the best trials keep their weights, and the baseline; null is all.
     """
 
     metric: str = "val_accuracy"
+    metrics: list[Annotated[str, Field(strict=True)]] = Field([])
     mode: Literal["min", "max"] | None = None
     select: Literal["best", "last"] = "best"
     trials: Annotated[Count, Field(le=MOST_TRIALS)] = 24
     sampler: Literal["tpe", "random", "grid", "qmc", "cmaes", "gp"] = "tpe"
     seed: int = Field(0, ge=0, lt=2**32, strict=True)
-    baseline: bool = Field(True, strict=True)
+    baseline: Literal["tuned"] | bool = True
     scheduler: SchedulerConfig = SchedulerConfig()
     resources: ResourcesConfig = ResourcesConfig()
     try_first: list[dict[str, Any]] = Field([])
@@ -343,23 +354,53 @@ class SearchConfig(Config):
     audit: float = Field(0.0, ge=0, le=1, strict=True)
     time_budget: float | None = Field(None, gt=0, strict=True)
     device_budget: float | None = Field(None, gt=0, strict=True)
+    gradient_budget: float | None = Field(None, gt=0, strict=True)
     target: float | None = Field(None, strict=True)
     max_failed_in_row: Count = 5
     max_failed_share: float = Field(0.5, gt=0, le=1, strict=True)
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
+    keep_weights: Count | None = 5
 
     @field_validator("scheduler", mode="before")
     @classmethod
     def _by_name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_first_ranks(cls, raw: Any) -> Any:
+        metrics = raw.get("metrics") if isinstance(raw, dict) else None
+        if isinstance(metrics, list) and metrics and "metric" not in raw:
+            return {**raw, "metric": metrics[0]}
+        return raw
+
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _a_truth_value_or_tuned(cls, baseline: Any) -> Any:
+        if baseline != "tuned" and not isinstance(baseline, bool):
+            hint = did_you_mean(baseline, ["tuned"]) if isinstance(baseline, str) else ""
+            raise ValueError(f"must be true, false or tuned, got {baseline!r}.{hint}".rstrip("."))
+        return baseline
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the base trial is run with rho = 0."""
+        return self.baseline is not False
+
     @property
     def has_budget(self) -> bool:
         """Whether anything but the number of trials ends the search."""
-        limits = self.time_budget, self.device_budget, self.target
+        limits = self.time_budget, self.device_budget, self.gradient_budget, self.target
         return any(limit is not None for limit in limits)
+
+
+class BaselineOf(Config):
+    """Whose tuned baseline a study is; samtune writes it, nobody types it."""
+
+    study: str
+    study_id: str
 
 
 class StudyConfig(Config):
@@ -367,6 +408,7 @@ class StudyConfig(Config):
 
     Attributes:
         confirm: what is trained where nothing is searched: the trials of a confirmation.
+        baseline_of: the search that this study tunes the optimizer alone for.
     """
 
     name: str = Field(pattern=NAME_PATTERN, strict=True)
@@ -375,6 +417,7 @@ class StudyConfig(Config):
     study: SearchConfig = SearchConfig()
     plugins: list[str] = Field(default_factory=list)
     confirm: ConfirmConfig | None = None
+    baseline_of: BaselineOf | None = None
 
     def value_of(self, path: str) -> Any:
         """The base trial's value at a path; None where it says nothing."""
@@ -425,12 +468,26 @@ class StudyConfig(Config):
         return sum(1 for _ in itertools.islice(self.points(), most))
 
     @property
+    def belongs_to(self) -> str:
+        """The search that a confirmation or a tuned baseline is of; empty for a search."""
+        owner = self.confirm or self.baseline_of
+        return owner.study if owner else ""
+
+    @property
     def wanted_trials(self) -> int:
         """How many trials the study is to have: no more than the space has points."""
         if self.confirm:
             return len(self.confirm.runs)
         trials = self.study.trials
         return self.count_points(trials) if self.search_space else trials
+
+    @property
+    def keep_weights(self) -> int | None:
+        """How many of the best trials keep their weights; None is all.
+
+        Every run of a confirmation is tried on the test images at its end.
+        """
+        return None if self.confirm else self.study.keep_weights
 
     @property
     def task(self) -> str:

@@ -6,6 +6,7 @@ of the search space, and that each end and choice of a range is a value the tria
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +16,14 @@ from pydantic import (
 )
 
 from samtune.config.base import Config
+from samtune.config.baseline import baseline_name, without_sam
 from samtune.config.confirm import ConfirmConfig
+from samtune.config.objectives import COSTS
 from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems, no_such_setting, shown
 from samtune.config.schema import (
     NAME_PATTERN,
+    BaselineOf,
     SearchConfig,
     StudyConfig,
     TrialConfig,
@@ -93,7 +97,10 @@ def check_study(
     _check_scheduler(search, trial, problems)
     _check_sampler(search, space, problems)
     _check_try_first(search, space, trial, problems)
-    confirm = None
+    _check_baseline(search, space, trial, raw.get("name"), problems)
+    confirm = baseline_of = None
+    if "baseline_of" in raw:
+        baseline_of = problems.validate(BaselineOf, raw["baseline_of"], ("baseline_of",))
     if "confirm" in raw:
         confirm = problems.validate(ConfirmConfig, raw["confirm"], ("confirm",))
     elif trial.config and trial.config.training.with_validation:
@@ -107,6 +114,7 @@ def check_study(
         study=search.model_copy(update={"mode": mode}),
         plugins=wanted,
         confirm=confirm,
+        baseline_of=baseline_of,
     )
 
 
@@ -134,12 +142,11 @@ def _check_metric(search: SearchConfig, trial: Any, problems: Problems) -> Liter
     if not isinstance(name, str) or name not in MODELS or problems.any_at(("study", "metric")):
         return "max"
     metrics = study_metrics(MODELS[name].task or "classification")
+    if not problems.any_at(("study", "metrics")):
+        _check_metrics(search, list(metrics), problems)
     if search.metric not in metrics:
-        problems.add(
-            ("study", "metric"),
-            f"no metric named {search.metric!r}.{did_you_mean(search.metric, metrics)} "
-            f"There are: {', '.join(metrics)}.",
-        )
+        if not problems.any_at(("study", "metrics")):
+            problems.add(("study", "metric"), _no_metric(search.metric, list(metrics)))
         return "max"
     mode = metrics[search.metric]
     if search.mode not in (None, mode):
@@ -149,6 +156,33 @@ def _check_metric(search: SearchConfig, trial: Any, problems: Problems) -> Liter
             f"{mode}, got {search.mode!r}.",
         )
     return mode
+
+
+def _check_metrics(search: SearchConfig, of_task: Sequence[str], problems: Problems) -> None:
+    """The first is the metric that ranks trials and stops them; the others are told by name."""
+    known = [*of_task, *COSTS]
+    for i, name in enumerate(search.metrics):
+        here = ("study", "metrics", i)
+        if name not in known:
+            problems.add(here, _no_metric(name, known))
+        elif name in search.metrics[:i]:
+            problems.add(here, f"{name} is there already; leave one out.")
+        elif not i and name in COSTS:
+            problems.add(
+                here,
+                f"the first ranks and stops trials by their epochs, as {name} cannot: take "
+                f"one of {', '.join(of_task)}, and put {name} behind it.",
+            )
+        elif not i and name != search.metric:
+            problems.add(
+                here,
+                f"the first is what trials are ranked by, but study.metric is {search.metric}: "
+                "leave that out, or let both be the same.",
+            )
+
+
+def _no_metric(name: str, known: Sequence[str]) -> str:
+    return f"no metric named {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}."
 
 
 def _check_scheduler(search: SearchConfig, trial: CheckedTrial, problems: Problems) -> None:
@@ -204,6 +238,31 @@ def _check_try_first(
         for path, value in values.items():
             if problem := _cannot_try(study, values, path, value):
                 problems.add((*here, i, path), problem)
+
+
+def _check_baseline(
+    search: SearchConfig,
+    space: Mapping[str, list[Distribution]],
+    trial: CheckedTrial,
+    name: Any,
+    problems: Problems,
+) -> None:
+    """A baseline can be tuned where something beside SAM's own settings is searched."""
+    if search.baseline != "tuned" or trial.config is None or problems.any_at(("search_space",)):
+        return
+    if not without_sam(space, trial.config):
+        problems.add(
+            ("study", "baseline"),
+            "tuned has nothing to tune: all that is searched is SAM's own. Search one of the "
+            "optimizer's settings, too, such as optimizer.lr: {float: [0.03, 0.3], log: true}, or "
+            "take baseline: true.",
+        )
+    if isinstance(name, str) and not re.fullmatch(NAME_PATTERN, baseline_name(name)):
+        problems.add(
+            ("name",),
+            f"is too long: its tuned baseline is to be called {baseline_name(name)}, and names "
+            "have at most 64 characters.",
+        )
 
 
 def _cannot_try(study: StudyConfig, values: Mapping[str, Any], path: str, value: Any) -> str:

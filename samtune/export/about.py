@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from samtune.analysis import response
+from samtune.analysis import answer
 from samtune.errors import SamtuneError
 from samtune.files import parse_json
 from samtune.study.study import Study
@@ -124,7 +124,7 @@ def about(study: str, metric: str, trained: TrainedModel) -> About:
 
 def recommendation(study: Study) -> dict[str, Any] | None:
     """What a study says of rho, where it searched rho."""
-    found = response(study)
+    found = answer(study).response
     if found is None:
         return None
     return {

@@ -5,7 +5,15 @@ be written: each is found in seconds here and not in trial 37.
 """
 
 from samtune.preflight.models import Corner
-from samtune.preflight.study import Preview, expected_rungs, free_space, preview
+from samtune.preflight.study import Preview, expected_rungs, free_space, gradients_per_step, preview
 from samtune.preflight.warnings import warnings_of
 
-__all__ = ["Corner", "Preview", "expected_rungs", "free_space", "preview", "warnings_of"]
+__all__ = [
+    "Corner",
+    "Preview",
+    "expected_rungs",
+    "free_space",
+    "gradients_per_step",
+    "preview",
+    "warnings_of",
+]

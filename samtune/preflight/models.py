@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from samtune.config.objectives import COSTS
 from samtune.config.schema import StudyConfig, TrialConfig
 from samtune.config.trials import trial_with
 from samtune.data import DataSplits
@@ -114,11 +115,13 @@ def _in_words(error: Exception) -> str:
 
 def _check_metric(config: StudyConfig, trial: TrialConfig, data: DataSplits) -> None:
     task = MODELS[trial.model.name].task or data.task
-    if config.study.metric not in (known := study_metrics(task, data.num_classes)):
-        raise ValueError(
-            f"{trial.model.name} has no metric {config.study.metric} with {data.num_classes} "
-            f"classes; there are: {', '.join(known)}"
-        )
+    known = study_metrics(task, data.num_classes)
+    for metric in dict.fromkeys([config.study.metric, *config.study.metrics]):
+        if metric not in known and metric not in COSTS:
+            raise ValueError(
+                f"{trial.model.name} has no metric {metric} with {data.num_classes} classes; "
+                f"there are: {', '.join(known)}"
+            )
 
 
 def time_step(corner: Corner, config: StudyConfig, data: DataSplits) -> Corner:

@@ -41,6 +41,7 @@ study:
   select: best                            # or last: with wrong labels the best epoch flatters
   trials: 24
   sampler: tpe
+  baseline: true                          # or tuned: the optimizer alone by as many trials, too
   scheduler: {{name: asha}}                 # stops weak trials early
   resources: {{cpus: 1, gpus: auto}}        # of one trial; fractions of a GPU share it
 """

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from samtune.config.schema import Named, StudyConfig
+from samtune.config.baseline import baseline_study
+from samtune.config.schema import KEPT_STATES, Named, StudyConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.preflight.models import Corner, every_model, self_checks, time_step
@@ -28,8 +29,10 @@ class Preview:
         precision: what trials compute in on this machine, `auto` resolved.
         corners: the smallest and the largest model.
         rungs: the epochs at which weak trials stop, each with the number of trials to reach it.
-        epochs: what all trials together will train, about.
-        disk_bytes: states and weights at the end, at most.
+        epochs: what all trials together will train, about, those of a tuned baseline too.
+        gradients: the same in gradients of the whole training split, of which SAM costs more.
+        disk_bytes: what is kept of the trials that have ended; of failed ones it is more.
+        disk_bytes_at_work: the states and weights of each trial at work.
         self_checks: by model, whether SAM keeps its promises; a sentence where that was not tried.
         missing: why the data set is not there; then nothing is said of models, time and disk.
         fetchable: whether running the study fetches it.
@@ -41,9 +44,11 @@ class Preview:
     corners: list[Corner]
     rungs: list[tuple[int, int]]
     epochs: int
+    gradients: float
     disk_bytes: int
     disk_free_bytes: int
     self_checks: dict[str, list[Finding] | str]
+    disk_bytes_at_work: int = 0
     missing: str = ""
     fetchable: bool = False
 
@@ -53,6 +58,11 @@ class Preview:
         if self.data is None:
             return 0
         return steps_per_epoch(self.config.trial.training, len(self.data.train))
+
+    @property
+    def gradient_evaluations(self) -> float:
+        """Of one image each, by all trials together, about; 0 where the data set is not there."""
+        return self.gradients * self.steps_per_epoch * self.config.trial.training.batch_size
 
 
 def preview(
@@ -77,7 +87,11 @@ def preview(
     """
     free = free_space(storage)
     rungs = expected_rungs(config)
-    epochs = _expected_epochs(config, rungs)
+    studies = [config]
+    if config.study.baseline == "tuned":
+        studies.append(baseline_study(config, "", config.wanted_trials))
+    epochs = sum(_expected_epochs(study) for study in studies)
+    gradients = sum(_expected_epochs(study) * gradients_per_step(study) for study in studies)
     fetchable = config.trial.dataset.params.get("download") is True
     try:
         data = _data(config.trial.dataset, fetch=fetch)
@@ -85,18 +99,33 @@ def preview(
         if fetch:
             raise
         missing = str(error)
+        precision = _precision(config)
         words = (missing, fetchable)
-        return Preview(config, None, _precision(config), [], rungs, epochs, 0, free, {}, *words)
+        counts = rungs, epochs, gradients, 0, free
+        return Preview(config, None, precision, [], *counts, {}, 0, *words)
     corners = sorted(every_model(config, data), key=lambda corner: corner.parameters)
     ends = corners if len(corners) == 1 else [corners[0], corners[-1]]
     if timed:
         ends = [time_step(corner, config, data) for corner in ends]
-    trials = config.wanted_trials + config.study.baseline
-    # Weights and momentum (and an average) in each of two states, and the best weights once more.
-    copies = 7 if _may_average(config) else 5
-    disk = trials * copies * 4 * corners[-1].parameters
+    sizes = [_disk(study, corners[-1].parameters) for study in studies]
+    disk, at_work = sum(kept for kept, _ in sizes), sizes[0][1]
     checks = self_checks(corners, config, data) if self_check else {}
-    return Preview(config, data, _precision(config), ends, rungs, epochs, disk, free, checks)
+    counts = rungs, epochs, gradients, disk, free
+    return Preview(config, data, _precision(config), ends, *counts, checks, at_work)
+
+
+def _disk(config: StudyConfig, parameters: int) -> tuple[int, int]:
+    """The bytes of what the study keeps, and those of each trial at work."""
+    kept = config.wanted_trials
+    if config.keep_weights is not None:
+        kept = min(kept, config.keep_weights)
+    state = 3 if _may_average(config) else 2  # weights and momentum, and an average
+    # The last epoch's weights are in its state alone, unless they are the best.
+    copies = 1 if config.study.select == "best" else 1 + state
+    return (
+        4 * parameters * copies * (kept + config.study.has_baseline),
+        4 * parameters * (1 + KEPT_STATES * state),
+    )
 
 
 def _data(dataset: Named, *, fetch: bool) -> DataSplits:
@@ -153,11 +182,20 @@ def _precision(config: StudyConfig) -> Precision:
     return resolve(config.trial.training.precision, torch.device("cuda" if on_gpu else "cpu"))
 
 
-def _expected_epochs(config: StudyConfig, rungs: list[tuple[int, int]]) -> int:
+def gradients_per_step(config: StudyConfig) -> float:
+    """What a step of a study's trials costs, in gradients of a batch, as the base trial says."""
+    sam = config.trial.sam
+    if "sam.rho" in config.search_space:
+        sam = sam.model_copy(update={"rho": 1.0})  # which it is does not matter, but that it is
+    return sam.gradients_per_step(config.trial.training.epochs)
+
+
+def _expected_epochs(config: StudyConfig) -> int:
     epochs = config.trial.training.epochs
+    rungs = expected_rungs(config)
     if not rungs:
-        return epochs * (config.wanted_trials + config.study.baseline)
-    total = epochs * config.study.baseline
+        return epochs * (config.wanted_trials + config.study.has_baseline)
+    total = epochs * config.study.has_baseline
     before = 0
     for epoch, trials in rungs:
         total += trials * (epoch - before)

@@ -21,7 +21,7 @@ USUAL_RHO = {
 
 def warnings_of(config: StudyConfig) -> list[str]:
     """What is allowed, and hardly meant."""
-    return [*_rho_on_another_scale(config), *left_behind(config)]
+    return [*_rho_on_another_scale(config), *left_behind(config), *_stopped_by_one(config)]
 
 
 def _rho_on_another_scale(config: StudyConfig) -> list[str]:
@@ -48,6 +48,18 @@ def _rho_on_another_scale(config: StudyConfig) -> list[str]:
                 "range with 'when'."
             )
     return sentences
+
+
+def _stopped_by_one(config: StudyConfig) -> list[str]:
+    """A sentence where trials that would be in the Pareto set may be stopped before their end."""
+    first, *others = config.study.metrics or [config.study.metric]
+    rungs = config.study.scheduler.rung_epochs(config.trial.training.epochs)
+    if not others or not (rungs or config.study.scheduler.name == "median"):
+        return []
+    return [
+        f"{config.study.scheduler.name} stops trials by {first} alone, those too that are better "
+        f"in {', '.join(others)}: scheduler: none runs every trial to its end."
+    ]
 
 
 def _variants(config: StudyConfig) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from samtune.analysis.confirmations import confirmations
 from samtune.analysis.response import Response
+from samtune.analysis.tuned import tuned_in_words
 from samtune.report import confirmed as shown
 from samtune.report.parts import Part, Section, Subject, Table
 from samtune.study import Study, Trial
@@ -25,6 +26,8 @@ def answer(subject: Subject) -> Section:
     if found is not None:
         parts.append(found.sentence)
     parts += _gain(study)
+    if tuned := tuned_in_words(study):
+        parts.append(tuned)
     top = study.ranking[:TOP]
     if study.baseline and study.baseline.epochs and study.baseline not in top:
         top = [*top, study.baseline]
@@ -108,6 +111,13 @@ def _state(study: Study) -> str:
 
 def _gain(study: Study) -> Iterator[Part]:
     best, baseline = study.best, study.baseline
+    if study.config.baseline_of and best is not None:
+        yield (
+            f"Trials of {study.config.trial.optimizer.name} alone, to stand beside those with SAM "
+            f"of {study.config.belongs_to}: the best has {metric(best.value)} with "
+            f"{describe(best.values)}."
+        )
+        return
     if best is None or baseline is None or best.value is None or baseline.value is None:
         yield "There is no baseline (rho = 0) with a score, so what SAM gains cannot be told."
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from samtune.analysis import warnings_of
 from samtune.report.parts import Items, Part, Section, Subject
 from samtune.words import some
 
@@ -13,7 +12,7 @@ def caveats(subject: Subject) -> Section:
     """Edges, warnings, failures and damage."""
     study = subject.study
     parts: list[Part] = []
-    if found := [warning.sentence for warning in warnings_of(study)]:
+    if found := [warning.sentence for warning in subject.answer.warnings]:
         parts.append(Items(found))
     elif study.config.confirm:
         parts.append("Nothing found.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from samtune.analysis import response
+from samtune.analysis import answer
 from samtune.errors import SamtuneError
 from samtune.report.page import write_page
 from samtune.report.parts import Plot, Section, Subject, Table
@@ -50,7 +50,7 @@ def write_comparison(studies: Sequence[Study], path: Path | None = None) -> Path
                 f"{first.name} and {other.name} do not compare: one is judged by {first.metric}, "
                 f"the other by {other.metric}"
             )
-    subjects = [Subject(study, response(study)) for study in studies]
+    subjects = [Subject(study, answer(study)) for study in studies]
     names = " and ".join(study.name for study in studies)
     path = path or first.folder.root / f"compared-with-{'-'.join(s.name for s in others)}.html"
     sections = [_table(subjects), _curves(subjects), _rho(subjects)]

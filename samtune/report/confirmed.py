@@ -37,8 +37,9 @@ def rows(found: Confirmed) -> list[list[str]]:
 
 
 def settings(found: Confirmed) -> list[tuple[str, str]]:
-    """Each finalist with its settings in words."""
-    return [(row.trial, describe(row.values)) for row in found.rows]
+    """Each finalist with its settings in words, and the tuned baseline with its own."""
+    tuned = [("tuned alone", found.tuned)] if found.tuned else []
+    return [*((row.trial, describe(row.values)) for row in found.rows), *tuned]
 
 
 def notes(found: Confirmed) -> list[str]:

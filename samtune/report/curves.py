@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from samtune.analysis import audit
 from samtune.analysis.audit import rank_correlation
 from samtune.analysis.scores import value_at
 from samtune.report.parts import Part, Plot, Section, Subject
@@ -80,7 +79,7 @@ def rungs(subject: Subject) -> Section:
     """How well the scores at each epoch foretold those at the end."""
     study = subject.study
     title = "What early epochs tell of the end"
-    judged = audit(study)
+    judged = subject.answer.audit
     parts: list[Part] = [judged.sentence] if judged else []
     if judged and judged.rungs:
         told = [(r.epoch, r.correlation) for r in judged.rungs]

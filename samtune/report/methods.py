@@ -11,7 +11,7 @@ from samtune.report.answer import counted_by
 from samtune.report.parts import Quote, Section, Subject, Table
 from samtune.secrets import HIDDEN, is_secret
 from samtune.study import Study
-from samtune.words import metric, number
+from samtune.words import count, metric, number
 
 SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator (Bergstra et al. 2011)",
@@ -119,6 +119,9 @@ def _search(study: Study) -> str:
 def _comparison(study: Study) -> str:
     text = f"Trials were compared by {counted_by(study)}, on the validation split"
     text += ", beside a baseline with rho = 0" if study.baseline else ""
+    if tuned := study.tuned_baseline:
+        trials = count(len(tuned.trials), "trial")
+        text += f" and the optimizer alone, tuned alike by {trials} of its own"
     return f"{text}; the test split was not used in the search."
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from samtune.analysis import response
+from samtune import analysis
 from samtune.files import write_atomically
 from samtune.report import answer, caveats, curves, methods, rho, settings, spent
 from samtune.report.parts import Maker, Section, Subject
@@ -44,6 +44,18 @@ OF_A_CONFIRMATION: tuple[Maker, ...] = (  # nothing is searched there
     methods.methods,
 )
 
+OF_A_BASELINE: tuple[Maker, ...] = (  # nothing is trained with SAM there
+    answer.answer,
+    caveats.caveats,
+    curves.learning_curves,
+    settings.importance,
+    settings.parallel,
+    curves.rungs,
+    spent.cost,
+    spent.timeline,
+    answer.all_trials,
+)
+
 
 def write_report(study: Study, path: Path | None = None) -> Path:
     """Writes the page of a study, finished or running, and returns where.
@@ -55,10 +67,12 @@ def write_report(study: Study, path: Path | None = None) -> Path:
         OSError: it cannot be written; an older page is as it was.
     """
     path = path or study.folder.root / REPORT_FILE
-    subject = Subject(study, response(study))
-    kind, makers = (
-        ("Confirmation", OF_A_CONFIRMATION) if study.config.confirm else ("Study", SECTIONS)
-    )
+    subject = Subject(study, analysis.answer(study))
+    kind, makers = "Study", SECTIONS
+    if study.config.confirm:
+        kind, makers = "Confirmation", OF_A_CONFIRMATION
+    elif study.config.baseline_of:
+        kind, makers = "Tuned baseline", OF_A_BASELINE
     sections = [make(subject) for make in makers]
     return write_page(path, f"{kind} {study.name}", study.state, sections)
 

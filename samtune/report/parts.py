@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from samtune.analysis.response import Response
+from samtune.analysis import Answer, Response
 from samtune.study import Study
 
 
@@ -70,10 +70,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Subject:
-    """A study and what several sections say of it, computed once."""
+    """A study and what its trials come to, found once for all sections."""
 
     study: Study
-    response: Response | None
+    answer: Answer
+
+    @property
+    def response(self) -> Response | None:
+        """Which rho to take; None where rho was not searched."""
+        return self.answer.response
 
 
 Maker = Callable[[Subject], Section]

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from samtune.report.parts import Plot, Section, Subject
+from samtune.analysis.pareto import (
+    front,
+    in_unit,
+    objective,
+    pareto_columns,
+    pareto_in_words,
+    pareto_rows,
+    pareto_set,
+)
+from samtune.config.objectives import COSTS, mode_of
+from samtune.report.parts import Part, Plot, Section, Subject, Table
 from samtune.report.plots import (
     GREEN,
     MOST_POINTS,
@@ -79,75 +91,141 @@ def timeline(subject: Subject) -> Section:
     return Section("timeline", title, [Plot(made, shows, notes)])
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """What scores are drawn against.
+
+    Attributes:
+        of: what a trial has of it; None where that is not known.
+        mode: which way it is better.
+        explained: it in words, for the sentence beside the plot.
+        title: of the plot's axis.
+    """
+
+    of: Callable[[Trial], float | None]
+    shown: Callable[[float], str]
+    mode: str
+    explained: str
+    title: str
+
+
 def cost(subject: Subject) -> Section:
-    """What each trial counts by against the time it took, with the Pareto front."""
+    """What each trial counts by against the other objectives, or the time it took."""
     study = subject.study
     title = "Score against training cost"
-    trials = [t for t in study.trials if t.value is not None]
-    if len(trials) < 2:
+    if sum(t.value is not None for t in study.trials) < 2:
         return Section("cost", title, ["Fewer than two trials have a score yet."])
-    front = pareto(study)
-    shown, notes = at_most(trials, front, MOST_POINTS // 2)
+    parts: list[Part] = []
+    if found := pareto_set(study):
+        title = "Score against the other objectives"
+        caption = pareto_in_words(found)
+        parts.append(Table(caption, pareto_columns(found), pareto_rows(study, found)))
+        parts += [_against(study, _objective_axis(name)) for name in found.metrics[1:]]
+    else:
+        parts.append(_against(study, _SECONDS))
+    return Section("cost", title, parts)
+
+
+def _objective_axis(name: str) -> _Axis:
+    explained = f"{name} ({COSTS[name]})" if name in COSTS else name
+    return _Axis(
+        of=lambda trial: objective(trial, name),
+        shown=lambda value: in_unit(name, value),
+        mode=mode_of(name),
+        explained=explained,
+        title=name,
+    )
+
+
+_SECONDS = _Axis(
+    of=lambda trial: trial.trained_s,
+    shown=duration,
+    mode="min",
+    explained="the seconds its epochs took, evaluation included",
+    title="seconds of training",
+)
+
+
+def _against(study: Study, axis: _Axis) -> Plot:
+    rated = [(t, axis.of(t)) for t in study.trials if t.value is not None]
+    places = {trial.key: place for trial, place in rated if place is not None}
+    trials = [t for t in study.trials if t.key in places]
+    best = _unbeaten(study, axis)
+    kept, notes = at_most(trials, best, MOST_POINTS // 2)
     traces = []
-    for state in dict.fromkeys(t.state for t in shown):
-        of_state = [t for t in shown if t.state == state and not t.is_baseline]
+    for state in dict.fromkeys(t.state for t in kept):
+        of_state = [t for t in kept if t.state == state and not t.is_baseline]
         if of_state:
-            traces.append(_scatter(of_state, state, STATE_COLOURS[state], 8, state == "finished"))
-    if study.baseline in shown and study.baseline is not None:
-        traces.append(_scatter([study.baseline], "baseline, rho = 0", ORANGE, 13, True))
-    line = {"color": GREEN, "shape": "hv", "width": 2}
+            filled = state == "finished"
+            traces.append(_scatter(of_state, places, axis, state, STATE_COLOURS[state], 8, filled))
+    if study.baseline in kept and study.baseline is not None:
+        alone = [study.baseline]
+        traces.append(_scatter(alone, places, axis, "baseline, rho = 0", ORANGE, 13, True))
     traces.append(
         {
             "type": "scatter",
             "mode": "lines",
             "name": "Pareto front",
-            "x": [t.trained_s for t in front],
-            "y": [t.value for t in front],
-            "line": line,
+            "x": [places[t.key] for t in best],
+            "y": [t.value for t in best],
+            "line": {"color": GREEN, "shape": "hv", "width": 2},
             "hoverinfo": "skip",
         }
     )
-    told = ", ".join(f"{t.key} ({metric(t.value)} for {duration(t.trained_s)})" for t in front[-4:])
+    told = ", ".join(
+        f"{t.key} ({metric(t.value)} for {axis.shown(places[t.key])})" for t in best[-4:]
+    )
     shows = (
-        f"{study.metric} that each trial counts by against the seconds its epochs took, evaluation "
-        "included. On the green line, the Pareto front, no other trial is both better and "
-        f"cheaper; its upper end: {told}. Stopped trials (hollow) were cheap because they "
-        "were stopped, and seconds compare only where trials ran on like machines."
+        f"{study.metric} that each trial counts by against {axis.explained}. On the green line, "
+        "the Pareto front, no other trial is as good in both and better in one; its upper end: "
+        f"{told}."
     )
-    made = figure(
-        traces, x={"title": "seconds of training", "rangemode": "tozero"}, y=label(study.metric)
-    )
-    return Section("cost", title, [Plot(made, shows, notes)])
+    if axis is _SECONDS:
+        shows += (
+            " Stopped trials (hollow) were cheap because they were stopped, and seconds compare "
+            "only where trials ran on like machines."
+        )
+    made = figure(traces, x={"title": axis.title, "rangemode": "tozero"}, y=label(study.metric))
+    return Plot(made, shows, notes)
 
 
 def pareto(study: Study) -> list[Trial]:
-    """The trials, finished or stopped, that none beats at less cost; the cheapest first."""
-    sign = 1 if study.config.mode == "max" else -1
-    front: list[Trial] = []
-    best = float("-inf")
+    """The trials, finished or stopped, that none beats at fewer seconds; the shortest first."""
+    return _unbeaten(study, _SECONDS)
+
+
+def _unbeaten(study: Study, axis: _Axis) -> list[Trial]:
+    """The trials, finished or stopped, that none beats in score and on the axis, along it."""
     rated = [
-        (t.trained_s, -sign * t.value, t.key, t)
+        (t, t.value, x)
         for t in study.trials
-        if t.value is not None and t.state in ("finished", "stopped")
+        if t.value is not None
+        and t.state in ("finished", "stopped")
+        and (x := axis.of(t)) is not None
     ]
-    for _, loss, _, trial in sorted(rated, key=lambda r: r[:3]):
-        if -loss > best:
-            best = -loss
-            front.append(trial)
-    return front
+    chosen = front([(x, value) for _, value, x in rated], (axis.mode, study.config.mode))
+    return [rated[i][0] for i in chosen]
 
 
 def _scatter(
-    trials: list[Trial], name: str, colour: str, size: int, filled: bool
+    trials: list[Trial],
+    places: Mapping[str, float],
+    axis: _Axis,
+    name: str,
+    colour: str,
+    size: int,
+    filled: bool,
 ) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [t.trained_s for t in trials],
+        "x": [places[t.key] for t in trials],
         "y": [t.value for t in trials],
-        "text": [label(f"{t.key}: {describe(t.values)}") for t in trials],
-        "hovertemplate": "%{text}<br>%{y:.4f} for %{x:.1f} s<extra></extra>",
+        "text": [
+            label(f"{t.key}: {describe(t.values)}; {axis.shown(places[t.key])}") for t in trials
+        ],
+        "hovertemplate": "%{text}<br>%{y:.4f}<extra></extra>",
         "marker": {"color": colour, "size": size, "symbol": "circle" if filled else "circle-open"},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from samtune.analysis import response
+from samtune.analysis import answer
 from samtune.analysis.axes import Axis, axes_of, place
 from samtune.analysis.response import RHO, is_comparable
 from samtune.analysis.scores import Scored, scored
@@ -59,7 +59,7 @@ def plot_lines(study: Study, axis: Axis) -> list[str]:
             f"{axis.path} has {len(axis.levels)} choices, too many for a plot in the terminal: "
             f"see `{study.folder.command('report')}`"
         )
-    found = response(study) if is_rho else None
+    found = answer(study).response if is_rho else None
     baseline = study.baseline.value if study.baseline else None
     values = [s.value for s in used] + ([baseline] if baseline is not None else [])
     field = _Field(min(values), max(values))

@@ -5,6 +5,7 @@ runs are derived from it and can be rebuilt from it.
 """
 
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder, study_names
+from samtune.study.renaming import open_folder
 from samtune.study.study import Study, Trial, open_study
 from samtune.study.trial_folder import Outcome, TrialFolder
 
@@ -15,6 +16,7 @@ __all__ = [
     "StudyFolder",
     "Trial",
     "TrialFolder",
+    "open_folder",
     "open_study",
     "study_names",
 ]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from samtune.config.schema import BEST, TrialRecord
+from samtune.config.schema import BEST, KEPT_STATES, TrialRecord
 from samtune.files import remove
 from samtune.study.journal import Attempt, Entry, Journal, now_ms
-from samtune.study.trial_folder import KEPT_STATES, TrialFolder
+from samtune.study.trial_folder import TrialFolder
 from samtune.training.checkpoint import load_state, save_state, save_weights
 from samtune.training.loop import EpochResult
 from samtune.training.state import TrainingState
@@ -67,6 +67,7 @@ class Checkpoints:
             duration_s=round(result.duration_s, 4),
             time_ms=now_ms(),
             precision=state.precision,
+            parameters=sum(p.numel() for p in state.model.parameters()),
             state=path.name,
             sha256=save_state(path, {**state.state_dict(), **about}),
         )

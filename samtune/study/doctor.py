@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from samtune.config.schema import KEPT_STATES
 from samtune.errors import SamtuneError, UnknownNameError
 from samtune.files import TEMPORARY
 from samtune.study.damage import Damage
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
+from samtune.study.keeping import spares
 from samtune.study.study import Study, Trial
-from samtune.study.trial_folder import KEPT_STATES
+from samtune.words import size
 
 LEFT = "was left by a process that was killed"
 
@@ -48,21 +50,34 @@ def _examine_trial(trial: Trial, study: Study) -> Iterator[Damage]:
     if trial.session > study.session:
         found = f"is of session {trial.session}, but manifest.json knows {study.session} sessions"
         yield Damage(f"{where}/trial.json", found, "restore manifest.json from a backup")
-    best, kept = trial.best_epoch, trial.epochs[-KEPT_STATES:]
-    if best and not folder.is_whole(best.weights, best.weights_sha256):
-        yield _missing(trial, best.weights, f"the best weights, epoch {best.epoch}'s,")
-    if trial.state == "running":
+    needed = _needed(trial)
+    for name, (digest, what) in needed.items():
+        if not folder.is_whole(name, digest):
+            yield _missing(trial, name, what)
+    if trial.outcome is not None or trial.state == "running":
         return
-    for entry in kept:
-        if not folder.is_whole(entry.state, entry.sha256):
-            yield _missing(trial, entry.state, f"the training state after epoch {entry.epoch},")
-    named = {entry.state for entry in kept} | ({best.weights} if best else set())
-    spare = [path for path, _ in folder.checkpoints() if path.name not in named]
+    spare = [path for path, _ in folder.checkpoints() if path.name not in needed]
     for path in sorted([*spare, *folder.leftovers()]):
-        remedy = "nothing reads it"
-        if trial.outcome is None:
-            remedy += ", and `samtune resume` removes it"
+        remedy = "nothing reads it, and `samtune resume` removes it"
         yield Damage(f"{where}/{path.name}", LEFT, remedy, is_harmless=True)
+
+
+def _needed(trial: Trial) -> dict[str, tuple[str, str]]:
+    """The files that a trial must have: each with its digest, and what it is.
+
+    Whatever has ended needs its weights alone, unless they were not kept.
+    """
+    best, chosen = trial.best_epoch, trial.selected_epoch
+    if best is None or chosen is None or trial.folder.let_go():
+        return {}
+    needed = {best.weights: (best.weights_sha256, f"the best weights, epoch {best.epoch}'s,")}
+    states = [chosen] if trial.outcome and not chosen.weights else []
+    if trial.may_go_on and trial.state != "running":
+        states = trial.epochs[-KEPT_STATES:]
+    for entry in states:
+        what = f"the training state after epoch {entry.epoch},"
+        needed[entry.state] = (entry.sha256, what)
+    return needed
 
 
 def _missing(trial: Trial, name: str, what: str) -> Damage:
@@ -83,3 +98,7 @@ def _left_behind(study: Study) -> Iterator[Damage]:
         yield Damage("manifest.json", found, "`samtune resume` takes over", is_harmless=True)
     for path in sorted([*root.glob(f"{TEMPORARY}*"), *root.glob(".tune")]):
         yield Damage(path.name, LEFT, "nothing reads it", is_harmless=True)
+    if spare := list(spares(study)):
+        found = f"hold {size(sum(s.size for s in spare))} that ended trials need not keep"
+        remedy = f"`{study.folder.command('gc')}` removes it"
+        yield Damage("trials", found, remedy, is_harmless=True)

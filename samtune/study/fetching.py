@@ -11,11 +11,18 @@ import re
 from pathlib import Path
 
 from samtune import working_copy
-from samtune.study.trial_folder import TRIAL_FILES, TRIAL_PATTERN, trial_key, trial_number
+from samtune.study.trial_folder import (
+    LET_GO_FILE,
+    TRIAL_FILES,
+    TRIAL_PATTERN,
+    trial_key,
+    trial_number,
+)
 
 STUDY_FILES = ("manifest.json", "study.yaml")  # either is a sign of a study, damaged or not
 OWN_FILES = (*STUDY_FILES, "settings.json", "mlflow.json", "tracking.json")
-_SAYS = re.compile(rf"[\w.-]+\.(?:json|yaml)|trials/{TRIAL_PATTERN}/(?:{'|'.join(TRIAL_FILES)})")
+_OF_A_TRIAL = "|".join((*TRIAL_FILES, LET_GO_FILE))
+_SAYS = re.compile(rf"[\w.-]+\.(?:json|yaml)|trials/{TRIAL_PATTERN}/(?:{_OF_A_TRIAL})")
 
 
 def fetch_own(root: Path) -> None:

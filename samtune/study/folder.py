@@ -3,14 +3,16 @@
     <storage>/<name>/
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
-      index                what the ended trials come to, so that none is parsed twice (`index`)
+      index, answer        what the ended trials come to, so that it is found once (`derived`)
       .tune/                         Ray Tune's own, while a driver runs
+      requests/                      what other terminals ask of it (`requests`)
       trials/t0007/
         trial.json           values, resolved configuration, the session it was handed out under
         epochs.jsonl         one line per finished epoch (`history`)
         state-00012-a2-5d0e81aa.pt           training states, the last two; a2: by attempt 2
         best-00009-a1-c93f0b12.safetensors   the best epoch's weights
         outcome.json         how the trial ended, once it has
+        let_go.json          why its weights were not kept, where they were not (`keeping`)
         trial.log            what it printed
 
 Every driver that takes the study over begins a new session, a number that only grows. A trial is
@@ -91,7 +93,7 @@ class StudyFolder:
         """
         cls.check_free(storage, config.name)
         folder = cls(storage.absolute() / config.name)
-        folder._refuse_link(folder.root)
+        folder.refuse_link(folder.root)
         try:
             folder.fetch()
             folder._trials.mkdir(parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ class StudyFolder:
             )
         self.save_config(config, 0, plugin_folder)
         self.study_id = uuid.uuid4().hex
-        self._write_manifest(Manifest(SCHEMA, self.study_id, 0, None, installed_versions()))
+        self.write_manifest(Manifest(SCHEMA, self.study_id, 0, None, installed_versions()))
         for changed in (self.root, self.root.parent):
             sync_folder(changed)
 
@@ -144,7 +146,7 @@ class StudyFolder:
             if not names:
                 raise SamtuneError(f"there is no study in {address(storage)}; is --storage right?")
             raise UnknownNameError("study", name, names)
-        folder._refuse_link(folder.root)
+        folder.refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
         if written and written.schema != SCHEMA:
             raise SamtuneError(
@@ -167,7 +169,8 @@ class StudyFolder:
         """Brings a copy of what lies in a bucket to where that is; elsewhere it does nothing."""
         fetch_study(self.root)
 
-    def _write_manifest(self, manifest: Manifest) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replaces the manifest; for who holds the study."""
         write_json(self.root / "manifest.json", asdict(manifest))
 
     @property
@@ -223,10 +226,14 @@ class StudyFolder:
         document = with_overrides(read_yaml(self.root / "study.yaml"), overrides)
         refuse_searched(document, overrides)
         config = check_study(document, plugin_folder, plugins)
+        self.check_changes(config)
+        return config
+
+    def check_changes(self, config: StudyConfig) -> None:
+        """Raises `SamtuneError` if past trials would mean something else under these settings."""
         accepted = accepted_config(read_settings(self.root))
         if config != accepted:
             check_changes(accepted, config, list(self._records()), self.root)
-        return config
 
     def _records(self) -> Iterator[TrialRecord]:
         """What the trials were handed out with; those that are set aside have no say."""
@@ -271,8 +278,8 @@ class StudyFolder:
         if verb in ("resume", "confirm", "export", "sync"):
             config = self.config()
             plugins = config.plugins
-            if verb == "resume" and config.confirm:
-                verb, name = "confirm", config.confirm.study
+            if verb == "resume" and config.belongs_to:
+                verb, name = "confirm" if config.confirm else verb, config.belongs_to
         words = ["samtune", verb, name, rest]
         if self.root.parent != DEFAULT_STORAGE.absolute():
             words.append(f"--storage {address(self.root.parent)}")
@@ -305,7 +312,7 @@ class StudyFolder:
             found = [entry for entry in entries if _TRIAL.fullmatch(entry.name)]
         for entry in found:
             if entry.is_symlink():
-                self._refuse_link(Path(entry.path))
+                self.refuse_link(Path(entry.path))
         keys = [entry.name for entry in found if entry.name in begun or _is_begun(entry)]
         trials = self._trials
         return [TrialFolder(trials / key, self.study_id) for key in sorted(keys, key=trial_number)]
@@ -313,6 +320,15 @@ class StudyFolder:
     def next_number(self) -> int:
         """The number of the next trial to be sampled; a damaged trial keeps its own."""
         return 1 + max((trial_number(trial.key) for trial in self.trials()), default=0)
+
+    def set_archived(self, archived: bool) -> None:
+        """Marks the study as put away, or as back again.
+
+        Raises:
+            SamtuneError: a driver holds it.
+        """
+        with self.held() as manifest:
+            self.write_manifest(replace(manifest, archived=archived))
 
     def note_test_reading(self, reading: Reading) -> None:
         """Writes down that the test split is read, or was; one of the same confirmation goes.
@@ -327,7 +343,7 @@ class StudyFolder:
                 for known in manifest.test_readings
                 if known.confirmation_id != reading.confirmation_id or known.done
             ]
-            self._write_manifest(replace(manifest, test_readings=[*others, reading]))
+            self.write_manifest(replace(manifest, test_readings=[*others, reading]))
 
     @contextlib.contextmanager
     def session(self, *, force_unlock: bool = False) -> Iterator[int]:
@@ -336,40 +352,76 @@ class StudyFolder:
         Raises:
             SamtuneError: another driver holds it.
         """
-        self._refuse_links()
-        lock = lock_of(self.root / "lock", timeout=0, force=force_unlock)
-        try:
-            lock.acquire()
-        except Timeout:
-            current(self.root / "manifest.json")
-            raise SamtuneError(f"study {self.name!r} is being run by {self.driver}.") from None
-        try:
-            current(self.root / "manifest.json")
-            manifest = self.manifest
-            self.study_id = self.study_id or manifest.study_id
-            self._check_identity(manifest)
-            driver = manifest.driver
-            # A lock of another machine may not reach this one, so its driver's word counts too; a
-            # lease does.
-            reaches = driver is None or driver.is_local or is_copy(self.root)
-            if not reaches and not force_unlock:
+        with self.held(force_unlock=force_unlock) as manifest:
+            if manifest.archived:
+                back = self.command("unarchive")
+                raise SamtuneError(f"study {self.name!r} is archived: bring it back with `{back}`")
+            if manifest.renaming and manifest.renaming.new == self.name:
                 raise SamtuneError(
-                    f"study {self.name!r} is being run by {driver}. If that process is surely "
-                    "gone, add --force-unlock."
+                    f"study {self.name!r} was {manifest.renaming.old!r}, and its confirmations do "
+                    f"not know yet: end what runs, and look with `{self.command('show')}`"
                 )
             number = manifest.session + 1
             held = replace(manifest, session=number, driver=Driver.this_process())
-            self._write_manifest(held)
+            self.write_manifest(held)
             try:
                 yield number
             finally:
                 now = read_json(current(self.root / "manifest.json"), Manifest)
                 if now and (now.study_id, now.session) == (self.study_id, number):
-                    self._write_manifest(replace(now, driver=None))
+                    self.write_manifest(replace(now, driver=None))
+
+    @contextlib.contextmanager
+    def held(self, *, force_unlock: bool = False) -> Iterator[Manifest]:
+        """Keeps drivers and whatever changes the study away from it while the body runs.
+
+        Raises:
+            SamtuneError: another process holds it.
+        """
+        self._refuse_links()
+        with self.locked(force=force_unlock):
+            current(self.root / "manifest.json")
+            manifest = self.manifest
+            self.study_id = self.study_id or manifest.study_id
+            self._check_identity(manifest)
+            self.refuse_elsewhere(manifest, force_unlock=force_unlock)
+            yield manifest
+
+    @contextlib.contextmanager
+    def locked(self, *, force: bool = False) -> Iterator[None]:
+        """Holds the lock, which a driver of this machine would have; in a bucket, any driver.
+
+        Args:
+            force: take it even from a driver that seems to live, where one can.
+
+        Raises:
+            SamtuneError: another process has it.
+        """
+        lock = lock_of(self.root / "lock", timeout=0, force=force)
+        try:
+            lock.acquire()
+        except Timeout:
+            current(self.root / "manifest.json")
+            holder = self.driver or "another command, such as `samtune gc`"
+            raise SamtuneError(f"study {self.name!r} is being run by {holder}.") from None
+        try:
+            yield
         finally:
             lock.release()
 
-    def _refuse_link(self, path: Path) -> None:
+    def refuse_elsewhere(self, manifest: Manifest, *, force_unlock: bool) -> None:
+        """Raises `SamtuneError` if a driver of another machine has it, whose lock may not show."""
+        driver = manifest.driver
+        if is_copy(self.root):
+            return  # the lease reaches every machine
+        if driver and not driver.is_local and not force_unlock:
+            raise SamtuneError(
+                f"study {self.name!r} is being run by {driver}. If that process is surely gone, "
+                "add --force-unlock."
+            )
+
+    def refuse_link(self, path: Path) -> None:
+        """Raises `SamtuneError` for a link, which may lead out of the storage."""
         if path.is_symlink():
             raise SamtuneError(
                 f"{path} is a link, and a study's files all lie in its own folder: put what it "
@@ -384,7 +436,7 @@ class StudyFolder:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     if entry.is_symlink():
-                        self._refuse_link(Path(entry.path))
+                        self.refuse_link(Path(entry.path))
                     if entry.name != ".tune" and entry.is_dir():
                         folders.append(entry.path)
 
@@ -452,5 +504,6 @@ def study_names(storage: Path) -> list[str]:
         raise SamtuneError(f"storage {storage} is no folder; name the one that holds the studies")
     with os.scandir(storage) as entries:
         paths = [entry.path for entry in entries]
-    names = [p for p in paths if any(os.path.exists(f"{p}/{file}") for file in STUDY_FILES)]
-    return sorted(os.path.basename(path) for path in names)
+    found = [p for p in paths if any(os.path.exists(f"{p}/{file}") for file in STUDY_FILES)]
+    names = [os.path.basename(path) for path in found]
+    return sorted(name for name in names if re.fullmatch(NAME_PATTERN, name))

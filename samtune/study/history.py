@@ -53,6 +53,7 @@ class Entry:
         state, sha256: the training state after it, and its digest.
         weights, weights_sha256: the weights after it, where they were the best so far.
         precision: what the model computed in; empty where nothing was written down.
+        parameters: how many weights the model has; 0 where nothing was written down.
         line, previous: its number, and the checksum of the line before; `Journal` fills them in.
     """
 
@@ -68,6 +69,7 @@ class Entry:
     weights_sha256: str = ""
     worker: str = ""
     precision: str = ""
+    parameters: int = 0
     line: int = field(default=0, compare=False)
     previous: str = field(default="", compare=False)
 

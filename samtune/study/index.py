@@ -10,21 +10,18 @@ with any damage are never in it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-import samtune
 from samtune.config.schema import TrialRecord
-from samtune.files import TEMPORARY, parse_json
+from samtune.study.derived import read_derived, write_derived
 from samtune.study.journal import Entry
 from samtune.study.trial_folder import TRIAL_FILES, EndState, TrialFolder
 
@@ -47,6 +44,11 @@ def stamp_of(folder: str, names: tuple[str, ...] = TRIAL_FILES) -> Stamp:
         else:
             found += (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     return tuple(found)
+
+
+def is_settled(stamp: Stamp) -> bool:
+    """Whether files of this stamp that are changed from now on will have another one."""
+    return time.time_ns() - max(*stamp[1::4], *stamp[2::4]) > SETTLED_NS
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,6 @@ class Head(NamedTuple):
     value: float | None
 
 
-@dataclass(frozen=True)
-class _About:
-    """The index's first line.
-
-    Attributes:
-        sha256: of all that follows it.
-    """
-
-    schema: int
-    samtune: str
-    study_id: str
-    sha256: str
-
-
 _contents = TypeAdapter(Content)
 _heads = TypeAdapter(list[Head])
 
@@ -105,7 +93,7 @@ class Index:
 
     def __init__(self, path: Path, study_id: str) -> None:
         self._path = path
-        self._study_id = study_id
+        self._source = f"trials of study {study_id}, schema {SCHEMA}"
         self._lines: dict[str, tuple[Head, bytes]] = {}
         self._kept: list[tuple[Head, Callable[[], bytes]]] = []
         self._new = 0
@@ -114,13 +102,9 @@ class Index:
     def read(self) -> None:
         """Takes in what the file says, if it is whole and this study's."""
         self._is_read = True
-        with contextlib.suppress(OSError, ValueError):
-            about, _, rest = self._path.read_bytes().partition(b"\n")
-            wanted = _About(
-                SCHEMA, samtune.__version__, self._study_id, hashlib.sha256(rest).hexdigest()
-            )
-            if parse_json(about, _About) == wanted:
-                heads, *bodies = rest.split(b"\n")
+        if content := read_derived(self._path, self._source):
+            with contextlib.suppress(ValueError):  # whole, and made by other hands
+                heads, *bodies = content.split(b"\n")
                 found = zip(_heads.validate_json(heads), bodies, strict=True)
                 self._lines = {head.key: (head, body) for head, body in found}
 
@@ -134,8 +118,7 @@ class Index:
 
     def add(self, head: Head, content: Content) -> None:
         """Takes in a trial that was read from its files, which had this stamp before."""
-        newest = max(*head.stamp[1::4], *head.stamp[2::4])
-        if time.time_ns() - newest > SETTLED_NS:
+        if is_settled(head.stamp):
             self._kept.append((head, lambda: _contents.dump_json(content)))
             self._new += 1
 
@@ -148,14 +131,4 @@ class Index:
     def _write(self) -> None:
         lines = [json.dumps([head for head, _ in self._kept]).encode()]
         lines += [body() for _, body in self._kept]
-        rest = b"\n".join(lines)
-        digest = hashlib.sha256(rest).hexdigest()
-        about = asdict(_About(SCHEMA, samtune.__version__, self._study_id, digest))
-        # Without waiting for the disk: a file that a power cut leaves torn is no index.
-        temporary = self._path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-        with contextlib.suppress(OSError):
-            try:
-                temporary.write_bytes(json.dumps(about).encode() + b"\n" + rest)
-                os.replace(temporary, self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_derived(self._path, self._source, b"\n".join(lines))

@@ -33,6 +33,14 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Renaming:
+    """A change of name that has begun, and is not done with all that holds the name."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What is known of a study beside its settings.
 
@@ -42,6 +50,8 @@ class Manifest:
         driver: who runs the study, or left it without saying goodbye.
         versions: what it was begun with.
         test_readings: when the test split was read to judge what this study found.
+        archived: whether `list` leaves it out, and no driver may run it.
+        renaming: what `renaming` has to finish.
     """
 
     schema: int
@@ -50,6 +60,8 @@ class Manifest:
     driver: Driver | None
     versions: dict[str, str]
     test_readings: list[Reading] = field(default_factory=list)
+    archived: bool = False
+    renaming: Renaming | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from samtune.config.trials import record_of, trial_with
 from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name
+from samtune.study.keeping import spares
+from samtune.study.requests import remove_requests, requested
+from samtune.study.study import Study
 from samtune.study.trial_folder import TrialFolder, trial_key
 from samtune.study.trial_run import Progress, run_trial
 from samtune.working_copy import address, current
@@ -49,7 +52,13 @@ def train_single(
         trial = folder.trial(trial_key(1))
         if not _has_ended(trial):
             trial.hand_out(record_of(single, trial.key, {}), session)
-        yield from run_trial(trial, session, device=device, data=data)
+        for progress in run_trial(trial, session, device=device, data=data):
+            yield progress
+            if progress.outcome is None and requested(folder, session):
+                remove_requests(folder)
+                raise KeyboardInterrupt  # `samtune stop` ends it as Ctrl-C does
+        for spare in spares(Study(folder, folder.config())):
+            spare.remove()
 
 
 def _has_ended(trial: TrialFolder) -> bool:

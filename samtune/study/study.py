@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,13 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samtune.config.baseline import baseline_name
 from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
-from samtune.study.index import Content, Head, Index, stamp_of
+from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
+from samtune.study.renaming import open_folder
 from samtune.study.storage import storage_path
 from samtune.study.trial_folder import (
     BASELINE_KEY,
@@ -25,12 +29,13 @@ from samtune.study.trial_folder import (
     TrialState,
     trial_number,
 )
+from samtune.working_copy import current
 
 if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One trial as its folder tells it.
 
@@ -47,7 +52,30 @@ class Trial:
     metric: str
     mode: str
     select: str
-    read: Callable[[], Content] = field(repr=False, compare=False)
+    read: Callable[[], Content] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        folder: TrialFolder,
+        record: TrialRecord,
+        epochs: list[Entry],
+        outcome: Outcome | None,
+        state: TrialState,
+    ) -> Trial:
+        """One that was read from its own files."""
+        content = Content(record, epochs)
+        return cls(
+            key=folder.key,
+            folder=folder,
+            session=record.session,
+            outcome=outcome,
+            state=state,
+            metric=record.metric,
+            mode=record.mode,
+            select=record.select,
+            read=lambda: content,
+        )
 
     @cached_property
     def _content(self) -> Content:
@@ -114,6 +142,25 @@ class Trial:
         """
         return self.value is not None and (self.select == "best" or self.state == "finished")
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a session may take it up where it is: it has not ended, or has failed."""
+        return self.outcome is None or self.state in FAILED_STATES
+
+    @property
+    def weights_files(self) -> dict[str, str]:
+        """The files with its best epoch's weights and those it counts by, with their digests.
+
+        A last epoch that was not the best so far has its weights in its training state alone.
+        """
+        best, chosen = self.best_epoch, self.selected_epoch
+        if best is None or chosen is None:
+            return {}
+        files = {best.weights: best.weights_sha256}
+        if chosen.weights:
+            return files | {chosen.weights: chosen.weights_sha256}
+        return files | {chosen.state: chosen.sha256}
+
 
 class Study:
     """A study's trials; reads the folder once, when made.
@@ -134,8 +181,10 @@ class Study:
         folder.fetch()
         manifest = folder.manifest
         self.session = manifest.session
+        self.is_archived = manifest.archived
         self.is_running = folder.is_running
         self.damage: list[Damage] = []
+        self._stamps: dict[str, Stamp] = {}
         self._index = Index(folder.root / "index", manifest.study_id)
         if not whole:
             self._index.read()
@@ -153,6 +202,23 @@ class Study:
         """The run of the base trial without SAM."""
         return next((t for t in self.trials if t.is_baseline), None)
 
+    @cached_property
+    def tuned_baseline(self) -> Study | None:
+        """The study that tunes the optimizer alone, as far as it is; None where none was begun."""
+        if self.config.study.baseline != "tuned":
+            return None
+        storage, name = self.folder.root.parent, baseline_name(self.name)
+        if not current(storage / name / "manifest.json").exists():
+            return None
+        try:
+            folder = StudyFolder.open(storage, name)
+            found = Study(folder, folder.config())
+        except SamtuneError:
+            return None  # `samtune resume` says what is wrong with it
+        owner = found.config.baseline_of
+        is_own = owner is not None and owner.study_id == self.folder.manifest.study_id
+        return found if is_own else None
+
     @property
     def state(self) -> str:
         """`running`, `interrupted` or `finished`."""
@@ -165,7 +231,7 @@ class Study:
         """How many trials are still to be run: begun ones, new ones, and the baseline."""
         sampled = sum(not t.is_baseline for t in self.trials)
         unfinished = sum(t.outcome is None for t in self.trials)
-        baseline_due = self.config.study.baseline and self.baseline is None
+        baseline_due = self.config.study.has_baseline and self.baseline is None
         new = max(0, self.config.wanted_trials - sampled)
         if new and self.config.study.has_budget and self.budget.spent:
             new = 0
@@ -177,7 +243,7 @@ class Study:
         budget = Budget(self.config.study, self.config.mode)
         for trial in self.trials:
             for entry in trial.epochs:
-                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s)
+                budget.note_epoch(entry.session, entry.time_ms, entry.duration_s, entry.metrics)
             if not trial.is_baseline and trial.can_win and trial.value is not None:
                 budget.note_value(trial.key, trial.value)
         return budget
@@ -194,6 +260,18 @@ class Study:
         """The trial with the best metric, the baseline included."""
         return next(iter(self.ranking), None)
 
+    @cached_property
+    def source(self) -> str:
+        """A digest of all that this was read from; empty where a change might not change it.
+
+        It says which files of which settings were read, not what stands in them: a copy of the
+        folder has another one.
+        """
+        if self.is_running or not all(map(is_settled, self._stamps.values())):
+            return ""
+        said = [self.folder.study_id, self.config.model_dump_json(), sorted(self._stamps.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
     def trial(self, key: str) -> Trial:
         """One trial.
 
@@ -208,6 +286,10 @@ class Study:
             if damage.where == f"trials/{key}/trial.json":
                 raise SamtuneError(str(damage))
         raise UnknownNameError("trial", key, [t.key for t in self.trials])
+
+    def damage_of(self, key: str) -> list[Damage]:
+        """What is damaged of one trial."""
+        return [damage for damage in self.damage if damage.where.startswith(f"trials/{key}/")]
 
     @property
     def failed(self) -> list[Trial]:
@@ -252,6 +334,7 @@ class Study:
         if found is None:
             return self._read(folder)
         head, read = found
+        self._stamps[folder.key] = head.stamp
         trial = Trial(
             key=folder.key,
             folder=folder,
@@ -269,6 +352,7 @@ class Study:
     def _read(self, folder: TrialFolder) -> Trial | None:
         # Before reading: what is written in between makes it another one.
         stamp, damaged = stamp_of(str(folder.root)), len(self.damage)
+        self._stamps[folder.key] = stamp
         record = self._record(folder)
         if record is None:
             return None
@@ -287,28 +371,18 @@ class Study:
             self.damage.append(Damage(f"{where}/outcome.json", wrong, remedy))
         at_work = self.is_running and record.session == self.session
         state: TrialState = outcome.state if outcome else "running" if at_work else "interrupted"
-        content = Content(record, epochs)
-        trial = Trial(
-            key=folder.key,
-            folder=folder,
-            session=record.session,
-            outcome=outcome,
-            state=state,
-            metric=record.metric,
-            mode=record.mode,
-            select=record.select,
-            read=lambda: content,
-        )
+        trial = Trial.of(folder, record, epochs, outcome, state)
         if outcome and len(self.damage) == damaged:
             said = record.session, record.metric, record.mode, record.select
             ended = outcome.state, outcome.epoch, outcome.reason
-            self._index.add(Head(folder.key, stamp, *said, *ended, trial.value), content)
+            head = Head(folder.key, stamp, *said, *ended, trial.value)
+            self._index.add(head, Content(record, epochs))
         return trial
 
     def _record(self, folder: TrialFolder) -> TrialRecord | None:
         """What the trial was handed out with; None where that is damaged."""
         remedy = "the trial is set aside until it is restored from a backup"
-        if folder.key == BASELINE_KEY and self.config.study.baseline:
+        if folder.key == BASELINE_KEY and self.config.study.has_baseline:
             remedy = "`samtune resume` writes it anew"
         found = "is gone"
         try:
@@ -328,5 +402,5 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = StudyFolder.open(storage_path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     return Study(folder, folder.config())

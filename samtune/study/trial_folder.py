@@ -25,9 +25,9 @@ from samtune.study.manifest import Manifest
 from samtune.working_copy import at_hand, current
 
 BASELINE_KEY = "t0000"
-KEPT_STATES = 2  # the newest training states: one may be damaged
 TRIAL_PATTERN = r"t\d{4,}"
 TRIAL_FILES = ("trial.json", "epochs.jsonl", "outcome.json")
+LET_GO_FILE = "let_go.json"
 CHECKPOINT_PATTERN = r"(?:state|best)-\d+-a(\d+)(?:-[0-9a-f]+)?\.(?:pt|safetensors)"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
 TrialState = Literal[EndState, "running", "interrupted"]
@@ -39,7 +39,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        state: `stopped` is the trial scheduler's doing, the others the trial's own.
+        state: `stopped` is the trial scheduler's doing or the user's, the others the trial's own.
         epoch: the epoch it ended in.
         reason: one sentence for people; empty where the state says it all.
     """
@@ -52,6 +52,25 @@ class Outcome:
     def epochs(self) -> int:
         """How many finished epochs the trial has at least."""
         return self.epoch if self.state in ("finished", "stopped") else self.epoch - 1
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """Why the weights of an ended trial were not kept.
+
+    Attributes:
+        rank: its place among the trials that had ended by then; None where it could not win.
+        of: how many of them could.
+        keep_weights: how many trials keep their weights.
+    """
+
+    rank: int | None
+    of: int
+    keep_weights: int
+
+    def __str__(self) -> str:
+        place = f"it was number {self.rank} of {self.of}" if self.rank else "it could not win"
+        return f"{place}, and study.keep_weights is {self.keep_weights}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,17 @@ class TrialFolder:
     def fetch(self) -> None:
         """Brings a copy of what lies in a bucket to where that is; elsewhere it does nothing."""
         if working_copy.is_copy(self.root):
-            working_copy.fetch(self.root, TRIAL_FILES.__contains__, TRIAL_FILES)
+            said = (*TRIAL_FILES, LET_GO_FILE)
+            working_copy.fetch(self.root, said.__contains__, TRIAL_FILES)
+
+    def let_go(self) -> LetGo | None:
+        """Why its weights were not kept; None where they are."""
+        return read_json(self.root / LET_GO_FILE, LetGo)
+
+    def note_let_go(self, why: LetGo) -> None:
+        """Says that its weights are not kept; only then may they be removed."""
+        write_json(self.root / LET_GO_FILE, asdict(why))
+        sync_folder(self.root)
 
     def leftovers(self) -> list[Path]:
         """What was being written when somebody was killed."""
@@ -128,6 +157,7 @@ class TrialFolder:
         An outcome that an older session has written does not count any more.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        remove(self.root / LET_GO_FILE)  # it will have weights again
         handed_out = record.model_copy(update={"session": session})
         write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
         for changed in (self.root, self.root.parent):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +132,11 @@ def _weights(trial: Trial, entry: Entry) -> tuple[dict[str, Any], _About]:
         with contextlib.suppress(OSError, ValueError):
             return load_weights(path, _About, entry.weights_sha256)
     state = load_state(trial.folder.file(entry.state), entry.sha256)
+    if state is None and (why := trial.folder.let_go()):
+        raise SamtuneError(
+            f"the weights of trial {trial.key} were not kept: {why}. To have them, train it again: "
+            f"`{_again(trial)}`"
+        )
     if state is None:
         raise SamtuneError(
             f"{trial.folder.file(entry.weights or entry.state)}, the weights of trial {trial.key} "
@@ -137,3 +144,11 @@ def _weights(trial: Trial, entry: Entry) -> tuple[dict[str, Any], _About]:
             "take another trial"
         )
     return evaluated_weights(state), _About(state["device"], state.get("precision"))
+
+
+def _again(trial: Trial) -> str:
+    """The command that trains this trial alone."""
+    root = trial.folder.root.parent.parent
+    settings = [f"{path}={json.dumps(value)}" for path, value in trial.values.items()]
+    words = [str(root / "study.yaml"), *settings, "--name", f"{root.name}-{trial.key}"]
+    return f"samtune train {shlex.join(words)}"

@@ -8,18 +8,22 @@ the same code (`shipper`) once more.
 
 from samtune.secrets import without_password
 from samtune.tracking.beside import following, wait_until_shipped
+from samtune.tracking.housekeeping import delete_records
 from samtune.tracking.pages import Pages, pages_of
 from samtune.tracking.records import Report, pending
 from samtune.tracking.shipper import sync
-from samtune.tracking.store import Store, store_of, tracking_uri
+from samtune.tracking.store import Store, is_recorded, reach, store_of, tracking_uri
 
 __all__ = [
     "Pages",
     "Report",
     "Store",
+    "delete_records",
     "following",
+    "is_recorded",
     "pages_of",
     "pending",
+    "reach",
     "store_of",
     "sync",
     "tracking_uri",

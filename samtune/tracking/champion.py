@@ -40,6 +40,12 @@ def register(
     client.set_registered_model_alias(name, "champion", version)
 
 
+def rename_model(client: MlflowClient, old: str, new: str) -> None:
+    """Renames the registered model of a study that was renamed, unless the new name is taken."""
+    if old != new and not client.search_model_versions(f"name = '{new}'"):
+        client.rename_registered_model(old, new)
+
+
 @contextmanager
 def _as_defaults(uri: str, registry_uri: str) -> Iterator[None]:
     """MLflow's own defaults while a model is logged, which takes no client; then as they were.

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from samtune.analysis import response, warnings_of
+from samtune.analysis import answer
+from samtune.analysis.pareto import (
+    pareto_columns,
+    pareto_in_words,
+    pareto_rows,
+    pareto_set,
+)
+from samtune.analysis.tuned import tuned_in_words
 from samtune.study.study import Study, Trial
 from samtune.tracking.fields import in_short
 
@@ -12,7 +19,9 @@ TOP = 5
 def description(study: Study) -> str:
     """The best trials, what speaks for and against the answer, and what to type next."""
     return "\n\n".join(
-        part for part in (_best(study), _top(study), _said(study), _next(study)) if part
+        part
+        for part in (_best(study), _top(study), _pareto(study), _said(study), _next(study))
+        if part
     )
 
 
@@ -40,16 +49,27 @@ def _row(trial: Trial) -> str:
     return f"| {name} | {trial.value:.4f} | {len(trial.epochs)} | {settings} |"
 
 
+def _pareto(study: Study) -> str:
+    found = pareto_set(study)
+    if found is None:
+        return ""
+    head = [name.removeprefix(">") for name in pareto_columns(found)]
+    lines = [head, ["---"] * len(head), *pareto_rows(study, found)]
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return f"{pareto_in_words(found)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
 def _said(study: Study) -> str:
-    found = response(study)
-    sentences = [found.sentence] if found else []
-    return "\n".join(f"- {s}" for s in [*sentences, *(w.sentence for w in warnings_of(study))])
+    found = answer(study)
+    sentences = [tuned_in_words(study), found.response.sentence if found.response else ""]
+    sentences += [warning.sentence for warning in found.warnings]
+    return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
 
 
 def _next(study: Study) -> str:
     commands = [study.folder.command("show"), study.folder.command("export", "-o best.pt")]
     if study.left:
         commands.insert(0, study.folder.command("resume"))
-    elif not study.config.confirm:
+    elif not study.config.belongs_to:
         commands.insert(0, study.folder.command("confirm"))
     return "\n".join(f"    {command}" for command in commands)

@@ -12,6 +12,7 @@ from samtune.files import parse_json, write_atomically
 from samtune.study.fetching import fetch_own
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
+from samtune.words import count
 
 
 @dataclass
@@ -131,8 +132,8 @@ class Report:
     @property
     def missing(self) -> str:
         """What is still to be sent, in words; empty if nothing is."""
-        parts = [_count(self.epochs, "epoch")] if self.epochs else []
-        parts += [f"the state of {_count(self.runs, 'run')}"] if self.runs else []
+        parts = [count(self.epochs, "epoch")] if self.epochs else []
+        parts += [f"the state of {count(self.runs, 'run')}"] if self.runs else []
         return " and ".join(parts)
 
     @property
@@ -141,7 +142,7 @@ class Report:
         if not self.refused:
             return ""
         more = f" and {len(self.refused) - 3} more" if len(self.refused) > 3 else ""
-        return f"{_count(len(self.refused), 'record')}: {'; '.join(self.refused[:3])}{more}"
+        return f"{count(len(self.refused), 'record')}: {'; '.join(self.refused[:3])}{more}"
 
 
 def report(root: Path, address: str | None = None) -> Report:
@@ -179,7 +180,3 @@ def pending(root: Path) -> int:
 def run_status(study: Study) -> str:
     """What MLflow calls the state that the study is in."""
     return {"running": "RUNNING", "interrupted": "KILLED"}.get(study.state, "FINISHED")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

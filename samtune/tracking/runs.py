@@ -65,6 +65,13 @@ class Runs:
                 self.experiment_id, start_time=start_ms, tags=tags, run_name=name
             )
 
+    def delete(self) -> int:
+        """Deletes all runs of the study; returns how many there were."""
+        runs = list(self._search(f"tags.`{STUDY_TAG}` = '{self.study_id}'"))
+        for run in runs:
+            self.client.delete_run(run.info.run_id)
+        return len(runs)
+
     def other_studies(self) -> bool:
         """Whether the experiment has runs of another study: one of this name that was deleted."""
         condition = f"tags.`{STUDY_TAG}` != '{self.study_id}' and tags.`{TRIAL_TAG}` = '{PARENT}'"

@@ -18,8 +18,9 @@ from samtune.study.folder import StudyFolder
 from samtune.study.lease import lock_of
 from samtune.study.manifest import REPORT_FILE
 from samtune.study.study import Study, Trial
-from samtune.tracking.champion import register
+from samtune.tracking.champion import register, rename_model
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
+from samtune.tracking.housekeeping import follow_name
 from samtune.tracking.reading import Stamp, StudyReader
 from samtune.tracking.records import Report, Shipped, ShippedRun, report
 from samtune.tracking.redaction import masked
@@ -180,12 +181,18 @@ class Shipper:
         best = study.best
         if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return
-        champion = {"trial": best.key, "epoch": best.selected_epoch.epoch}
-        if self.shipped.champion == champion:
+        champion = {
+            "trial": best.key,
+            "epoch": best.selected_epoch.epoch,
+            "model": self.folder.name,
+        }
+        before = self.shipped.champion or champion
+        if before == champion and self.shipped.champion:
             return
         run_id = self.shipped.trials[best.key].run_id
         try:
             load_code()
+            rename_model(self.client, str(before.get("model", self.folder.name)), self.folder.name)
             register(self.client, self.uri, self.registry_uri, best, run_id, self.folder.name)
         except Exception as error:  # noqa: BLE001 - the user's model can raise anything
             self.shipped.problems[NOT_REGISTERED] = self._words(error)
@@ -231,6 +238,9 @@ class Shipper:
 
     def _look(self) -> Writer:
         """What MLflow has; what it has not, or no longer, is forgotten, and so sent again."""
+        run_id = self.shipped.parent.run_id
+        if note := follow_name(self.client, self.folder.name, self.study_id, run_id):
+            self.shipped.add_note(note)
         experiment_id, was_deleted = open_experiment(self.client, self.folder.name)
         if was_deleted:
             self.shipped.add_note(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from samtune.errors import SamtuneError
 from samtune.files import parse_json, write_json
 from samtune.secrets import HIDDEN, without_password
+from samtune.tracking.redaction import masked
 
 SQLITE = "sqlite:///"
 
@@ -89,6 +90,32 @@ def store_of(root: Path) -> Store:
             "address with its password, which samtune does not write down"
         )
     return Store(remembered)
+
+
+def is_recorded(root: Path) -> bool:
+    """Whether an MLflow has taken something of the study in this folder."""
+    return bool(_remembered(root))
+
+
+def reach(store: Store) -> None:
+    """Asks MLflow for one experiment; a database that is not there yet is not made.
+
+    Raises:
+        SamtuneError: it does not answer, or its folder cannot be written.
+    """
+    path = Path(store.uri.removeprefix(SQLITE))
+    if store.uri.startswith(SQLITE) and not path.exists():
+        if not os.access(path.parent, os.W_OK):
+            raise SamtuneError(f"{store.address} cannot be made: {path.parent} cannot be written")
+        return
+    use_client_environment()
+    from mlflow import MlflowClient
+
+    try:
+        MlflowClient(store.uri).search_experiments(max_results=1)
+    except Exception as error:  # whatever MLflow's client raises
+        reason = masked(" ".join(str(error).split())[:300], [store.uri])
+        raise SamtuneError(f"MLflow at {store.address} cannot be reached: {reason}") from error
 
 
 def remember(root: Path, address: str) -> None:

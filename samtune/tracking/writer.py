@@ -23,6 +23,7 @@ from samtune.tracking.faults import is_about_content, words
 from samtune.tracking.records import Shipped, ShippedRun, run_status
 from samtune.tracking.redaction import redacted
 from samtune.tracking.runs import PARENT, PARENT_TAG, Runs
+from samtune.working_copy import current
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,10 +123,13 @@ class Writer:
         best, baseline = study.best, study.baseline
         status = run_status(study)
         summary: dict[str, Any] = {
+            "study": study.name,  # which its description names
             "status": status,
             "best": best and [best.key, best.value],
             "baseline": baseline and baseline.value,
         }
+        if tuned := study.tuned_baseline:
+            summary["tuned"] = [tuned.state, tuned.best and tuned.best.value]
         if self.shipped.summary == summary:
             return
         run = self.found[PARENT]
@@ -135,6 +139,8 @@ class Writer:
             if baseline and baseline.value is not None:
                 points.append(Metric(f"baseline_{SCORE}", baseline.value, when, 0))
                 points.append(Metric(GAIN, _gain(study, best), when, 0))
+            if tuned and not tuned.left and tuned.best and tuned.best.value is not None:
+                points.append(Metric(f"tuned_baseline_{SCORE}", tuned.best.value, when, 0))
             self._points(run.info.run_id, points)
             self.client.set_tag(run.info.run_id, "samtune.best_trial", best.key)
         if status != "RUNNING":
@@ -172,7 +178,7 @@ class Writer:
 
     def page(self, study: Study) -> None:
         """The page that `samtune report` has written, if it has."""
-        path = study.folder.root / REPORT_FILE
+        path = current(study.folder.root / REPORT_FILE)
         digest = sha256_of(path)  # empty where there is none
         if digest and self.shipped.page != digest:
             self.client.log_artifact(self.shipped.parent.run_id, str(path))
@@ -194,7 +200,7 @@ class Writer:
         self.client.set_tag(run_id, "samtune.verdict", fields.tag(found["verdict"]))
         ends = [fields.ended_ms(trial) for trial in study.trials]
         points = [
-            Metric(f"gain_at_{baseline['equal'].replace(' ', '_')}", gain["mean"], max(ends), 0)
+            Metric(f"gain_at_{_metric_name(baseline['equal'])}", gain["mean"], max(ends), 0)
             for row in found["rows"]
             for baseline in row["baselines"]
             if row["trial"] == found["chosen"] and (gain := baseline["gain"])
@@ -277,6 +283,11 @@ class Writer:
             # Two machines' clocks may differ; a run that ends before it starts helps nobody.
             end_ms = max(end_ms, run.info.start_time)
             self.client.set_terminated(run.info.run_id, status, end_time=end_ms)
+
+
+def _metric_name(equal: str) -> str:
+    """`equal_epochs`, and `equal_epochs_when_tuned` whatever the number of trials."""
+    return equal.partition(" by ")[0].replace(" ", "_")
 
 
 def _gain(study: Study, trial: Trial) -> float:

@@ -34,7 +34,8 @@ class EpochResult:
     Attributes:
         epoch: from 1.
         metrics: `train_loss` (of what was trained on: smoothed, noisy and mixed as it was), `lr`
-            (the last step's), `skipped_steps` and the task's, such as `val_accuracy`.
+            (the last step's), `skipped_steps`, `gradient_evaluations` (of one image's loss each,
+            climbs included) and the task's, such as `val_accuracy`.
         duration_s: training and evaluation together.
     """
 
@@ -66,7 +67,7 @@ def train(
     while state.epoch < training.epochs:
         started = time.perf_counter()
         seeds = np.random.SeedSequence([training.seed, state.epoch + 1]).generate_state(2)
-        skipped = state.optimizer.skipped_steps
+        skipped, evaluated = state.optimizer.skipped_steps, state.gradient_evaluations
         state.model.train()
         losses = []
         for inputs, targets in train_batches.shuffled(int(seeds[1])):
@@ -82,6 +83,7 @@ def train(
             **evaluate(state.evaluated, task, val_batches, state.precision),
             "lr": lr,
             "skipped_steps": float(state.optimizer.skipped_steps - skipped),
+            "gradient_evaluations": float(state.gradient_evaluations - evaluated),
         }
         yield EpochResult(state.epoch, metrics, time.perf_counter() - started)
 
@@ -191,6 +193,7 @@ def backward(
         precision: where it is not the state's own.
         only: the weights to compute gradients for; default is all.
     """
+    state.gradient_evaluations += len(inputs)
     precision = precision or state.precision
     training = state.config.training
     if not training.channels_last:

@@ -32,6 +32,7 @@ class TrainingState:
     Attributes:
         precision: what the model computes in on this device.
         steps: optimizer steps so far, over all epochs.
+        gradient_evaluations: of one image's loss each, since this object was made.
         loss_scale: for fp16 only.
         average: of the weights; None where none is wanted.
     """
@@ -43,6 +44,7 @@ class TrainingState:
     precision: Precision = "fp32"
     epoch: int = 0
     steps: int = 0
+    gradient_evaluations: int = 0
     loss_scale: LossScale = field(default_factory=LossScale)
     average: WeightAverage | None = None
 

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 
 from samtune.analysis.confirmed import Confirmed, confirmed, held_out_name
-from samtune.config.confirm import ConfirmConfig, Finalist, Settings
+from samtune.analysis.tuned import tuned_in_words
+from samtune.config.confirm import ConfirmConfig, Finalist, Settings, TunedBaseline
 from samtune.config.schema import SchedulerConfig, SearchConfig, StudyConfig
 from samtune.config.trials import trial_with
 from samtune.data import open_dataset
@@ -25,7 +26,16 @@ from samtune.working_copy import current
 
 TOP = 3
 SEEDS = 5
-OF_A_SEARCH = {"try_first", "warm_start", "audit", "time_budget", "device_budget", "target"}
+OF_A_SEARCH = {
+    "metrics",
+    "try_first",
+    "warm_start",
+    "audit",
+    "time_budget",
+    "device_budget",
+    "gradient_budget",
+    "target",
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,6 @@ class Wanted:
     seeds: int | None = None
     with_validation: bool | None = None
     read_test_again: bool = False
-
-
-def confirmation_name(name: str) -> str:
-    """What the confirmation of a study is called."""
-    return f"{name}-confirm"
 
 
 def plan(
@@ -56,10 +61,11 @@ def plan(
         SamtuneError: the study has no finalists or is still running, the confirmation was begun
             with other settings, or the test split was read before.
     """
-    if config.confirm:
+    if config.belongs_to:
+        kind = "itself a confirmation" if config.confirm else "a tuned baseline"
         raise SamtuneError(
-            f"study {searched.name!r} is itself a confirmation: name the study that it confirms, "
-            f"{config.confirm.study!r}"
+            f"study {searched.name!r} is {kind}: name the study that it is of, "
+            f"{config.belongs_to!r}"
         )
     check_name(name)
     storage = searched.root.parent
@@ -129,8 +135,30 @@ def _finalist(config: StudyConfig, trial: Trial) -> Finalist:
     )
 
 
+def _tuned(study: Study) -> TunedBaseline | None:
+    """The best of the study's tuned baseline, where it has one.
+
+    Raises:
+        SamtuneError: it is to be tuned, and was not to its end.
+    """
+    if study.config.study.baseline != "tuned":
+        return None
+    tuned = study.tuned_baseline
+    if tuned is None or tuned.left or tuned.best is None:
+        raise SamtuneError(
+            f"{tuned_in_words(study)} To confirm without it: "
+            f"`{study.folder.command('resume', 'study.baseline=true')}` first."
+        )
+    settings: Settings = {"sam.rho": 0.0, **tuned.best.values}
+    trial_with(study.config, settings)
+    return TunedBaseline(
+        study=tuned.name, trial=tuned.best.key, trials=len(tuned.trials), settings=settings
+    )
+
+
 def _new(study: Study, name: str, wanted: Wanted) -> StudyConfig:
     config, assumed = study.config, study.folder.study_id
+    tuned = _tuned(study)
     found = finalists(study, wanted.top or TOP)
     if not found:
         raise SamtuneError(
@@ -155,6 +183,7 @@ def _new(study: Study, name: str, wanted: Wanted) -> StudyConfig:
         top=wanted.top or TOP,
         seeds=[(first + i) % 2**32 for i in range(wanted.seeds or SEEDS)],
         finalists=found,
+        tuned=tuned,
     )
     search["trials"] = len(confirm.runs)
     return config.model_copy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
+from samtune.study.renaming import open_folder
+from samtune.study.requests import WHOLE_STUDY, heeded
 from samtune.study.storage import storage_path
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
@@ -126,9 +129,33 @@ def resume_study(
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         force_unlock: take over from a driver on another machine that is surely gone.
     """
-    folder = StudyFolder.open(storage_path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
+    return resume_as(
+        config,
+        folder,
+        retry_failed=retry_failed,
+        address=address,
+        listener=listener,
+        plugin_folder=plugin_folder,
+        force_unlock=force_unlock,
+        time_budget_s=time_budget_s,
+    )
+
+
+def resume_as(
+    config: StudyConfig,
+    folder: StudyFolder,
+    *,
+    retry_failed: bool = False,
+    address: str | None = None,
+    listener: Listener | None = None,
+    plugin_folder: Path | None = None,
+    force_unlock: bool = False,
+    time_budget_s: float | None = None,
+) -> Study:
+    """Goes on with a study under settings that its past trials were held against."""
     session = _Session(
         address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
     )
@@ -169,6 +196,7 @@ class _Session:
                     with (
                         self._following(folder, config),
                         time_budget(self.time_budget_s, signals),
+                        heeded(folder, number, functools.partial(_heed, search, signals)),
                     ):
                         self._tune(search, slots, signals, shared)
         study = Study(folder, config)
@@ -251,6 +279,14 @@ class _Session:
         if guard.error is not None:
             raise guard.error
         search.finish()
+
+
+def _heed(search: Search, signals: Signals, asked: set[str]) -> None:
+    """Does what `samtune stop` asks for."""
+    for key in asked - {WHOLE_STUDY}:
+        search.stop_trial(key)
+    if WHOLE_STUDY in asked:
+        signals.ask_to_end()
 
 
 def check_usable(study: Study) -> None:

@@ -15,6 +15,7 @@ from samtune.config.trials import record_of
 from samtune.errors import DamagedFileError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import now_ms
+from samtune.study.keeping import Keeper
 from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import BASELINE_KEY, Outcome, trial_key
 from samtune.tuning.audit import Audited
@@ -24,6 +25,8 @@ from samtune.tuning.patience import Patience, StorageWaitError
 from samtune.tuning.sampler import Sampler
 from samtune.tuning.scheduler import new_scheduler
 from samtune.tuning.warm_start import keep, past_studies
+
+BY_USER = "by `samtune stop`"
 
 
 class Listener(Protocol):
@@ -71,14 +74,17 @@ class Search:
         self.failures = Failures(config.study.max_failed_in_row, config.study.max_failed_share)
         self.set_aside: dict[str, str] = {}  # by key, what the storage said
         self._stopping = False
+        self._asked_to_stop: set[str] = set()
         self._not_written: tuple[str, dict[str, Any], int] | None = None  # the next to hand out
         self._unwritten: dict[str, Outcome] = {}
+        self._untidied: dict[str, Outcome] = {}
         self._storage = Patience(config.study.storage_wait)
         self._waiting: set[str] = set()
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
 
         study = Study(folder, config)
+        self._keeper = Keeper(study, session)
         known = study.trials
         sampled = [t for t in known if not t.is_baseline]
         self.sampler = FixedRuns(config.confirm.runs) if config.confirm else Sampler(config)
@@ -100,7 +106,7 @@ class Search:
         self._unfinished = deque(t for t in known if t.outcome is None and t.key not in decided)
         self._next_number = folder.next_number()
         self._new = max(0, config.wanted_trials - len(sampled))
-        self._baseline_due = config.study.baseline and len(sampled) == len(known)
+        self._baseline_due = config.study.has_baseline and len(sampled) == len(known)
 
     @property
     def to_run(self) -> int:
@@ -122,7 +128,7 @@ class Search:
         """
         if self.failures.verdict or self._stopping:
             return None
-        self._write_outcomes()
+        self._settle()
         if self._not_written:
             return self._hand_out(*self._not_written)
         if self._unfinished:
@@ -141,7 +147,11 @@ class Search:
 
     def finish(self) -> None:
         """Writes down what could not be written so far; the trials have ended."""
-        self._write_outcomes()
+        self._settle()
+
+    def stop_trial(self, key: str) -> None:
+        """Ends one trial after its current epoch, unless that is its last."""
+        self._asked_to_stop.add(key)
 
     def stop(self) -> None:
         """Ends the session: no new trials, and the running ones end after their current epoch."""
@@ -150,7 +160,7 @@ class Search:
     def on_epoch(
         self, key: str, epoch: int, metrics: dict[str, float], duration_s: float, replayed: bool
     ) -> bool:
-        """Takes a journaled epoch; False if the trial scheduler stops the trial here."""
+        """Takes a journaled epoch; False if the scheduler or the user stops the trial here."""
         value = metrics[self.config.study.metric]
         values = self._values.setdefault(key, {})
         if epoch in values:
@@ -158,19 +168,19 @@ class Search:
         values[epoch] = value
         self._waiting.discard(key)
         if not replayed:
-            self.budget.note_epoch(self.session, now_ms(), duration_s)
+            self.budget.note_epoch(self.session, now_ms(), duration_s, metrics)
             self.listener.on_epoch(key, epoch, metrics, duration_s)
         if self._stopping:
             return False
-        if key == BASELINE_KEY:
+        if key != BASELINE_KEY:
+            if self.config.study.select == "best":
+                self.budget.note_value(key, value)
+            self.sampler.report(key, epoch, value)
+        goes_on = key == BASELINE_KEY or self.scheduler.goes_on(key, epoch, value)
+        asked = key in self._asked_to_stop
+        if epoch == self.config.trial.training.epochs or (goes_on and not asked):
             return True
-        if self.config.study.select == "best":
-            self.budget.note_value(key, value)
-        self.sampler.report(key, epoch, value)
-        is_last = epoch == self.config.trial.training.epochs
-        if self.scheduler.goes_on(key, epoch, value) or is_last:
-            return True
-        self.end(key, Outcome("stopped", epoch), write=True)
+        self.end(key, Outcome("stopped", epoch, BY_USER if goes_on else ""), write=True)
         return False
 
     def end(self, key: str, outcome: Outcome, *, write: bool) -> None:
@@ -186,7 +196,8 @@ class Search:
             # A worker may have died after writing its own.
             outcome = self._written_outcome(key) or outcome
             self._unwritten[key] = outcome
-            self._write_outcomes()
+        self._untidied[key] = outcome
+        self._settle()
         self.failures.note(outcome.state, outcome.reason)
         value = self._selected(key)
         if key != BASELINE_KEY:
@@ -267,11 +278,20 @@ class Search:
         self.listener.on_start(key, values, epochs_done)
         return key
 
-    def _write_outcomes(self) -> None:
-        """Writes down what the driver has to; what cannot be written yet is tried again.
+    def _settle(self) -> None:
+        """Writes down what the driver has to, and lets go of what ended trials need not keep.
 
-        An outcome that never was is decided again by the next session, from the same values.
+        What cannot be written yet is tried again. An outcome that never was is decided again by the
+        next session, from the same values.
         """
+        self._write_outcomes()
+        for key in [key for key in self._untidied if key not in self._unwritten]:
+            outcome = self._untidied.pop(key)
+            if key not in self.set_aside:
+                can_win = self.config.study.select == "best" or outcome.state == "finished"
+                self._keeper.ended(key, outcome.state, self._selected(key) if can_win else None)
+
+    def _write_outcomes(self) -> None:
         if not self._unwritten:
             return
         with contextlib.suppress(OSError):

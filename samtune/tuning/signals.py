@@ -51,6 +51,14 @@ class Signals:
         else:
             raise KeyboardInterrupt
 
+    def ask_to_end(self) -> None:
+        """Ends the session as the first Ctrl-C does; `samtune stop` asks so in another thread."""
+        if not self.received:
+            self.received = signal.SIGINT
+            if self.search:
+                self.search.listener.on_interrupt()
+            self.stop()
+
     def install(self) -> None:
         """Handles the signals here, but for those that `nohup` or a shell has switched off."""
         if threading.current_thread() is not threading.main_thread():

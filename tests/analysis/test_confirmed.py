@@ -12,8 +12,9 @@ import pytest
 from samtune.analysis.confirmed import Confirmed, confirmed
 from samtune.analysis.statistics import Difference, paired_difference
 from samtune.analysis.verdict import claim_of, sentence
-from samtune.config.confirm import ConfirmConfig, Finalist
+from samtune.config.confirm import ConfirmConfig, Finalist, TunedBaseline
 from samtune.config.schema import StudyConfig
+from samtune.report import confirmed as shown
 
 Make = Callable[..., StudyConfig]
 SEEDS = [1, 2, 3, 4, 5]
@@ -22,9 +23,14 @@ SGD = [0.743, 0.730, 0.757, 0.740, 0.727]
 LONG = [0.752, 0.741, 0.760, 0.749, 0.735]
 
 
-def _config(make: Make, *finalists: Finalist, metric: str = "val_accuracy") -> StudyConfig:
+def _config(
+    make: Make,
+    *finalists: Finalist,
+    metric: str = "val_accuracy",
+    tuned: TunedBaseline | None = None,
+) -> StudyConfig:
     confirm = ConfirmConfig(
-        study="tiny", study_id="1", top=3, seeds=SEEDS, finalists=list(finalists)
+        study="tiny", study_id="1", top=3, seeds=SEEDS, finalists=list(finalists), tuned=tuned
     )
     config = make()
     mode = "min" if metric == "val_loss" else "max"
@@ -43,14 +49,15 @@ def _finalist(key: str, rho: float, width: int = 1, epochs: int = 6) -> Finalist
 
 
 def _told(
-    config: StudyConfig, scores: dict[tuple[float, int, int], list[float | None]], **settings: Any
+    config: StudyConfig, scores: dict[tuple[float, ...], list[float | None]], **settings: Any
 ) -> Confirmed:
-    """The table where each setting (rho, width, epochs) has these scores, seed by seed."""
+    """The table where each setting (rho, width, epochs, lr if any) has these scores by seed."""
     assert config.confirm is not None
     trials, by_key = [], {}
     for i, values in enumerate(config.confirm.runs, 1):
         epochs = values.get("training.epochs", 3)
-        at = values["sam.rho"], values["model.width_factor"], epochs
+        lr = [values["optimizer.lr"]] if "optimizer.lr" in values else []
+        at = (values["sam.rho"], values["model.width_factor"], epochs, *lr)
         score = scores[at][SEEDS.index(values["training.seed"])]
         key = f"t{i:04d}"
         trials.append(
@@ -125,6 +132,30 @@ def test_one_gradient_a_step_makes_one_baseline_of_two(study_config: Make) -> No
     config = _config(study_config, _finalist("t0004", 0.4, epochs=3))
     found = _told(config, {(0.4, 1, 3): [*SAM], (0.0, 1, 3): [*SGD]})
     assert "over SGD at equal epochs and compute, on 300" in found.verdict
+
+
+def test_a_tuned_baseline_is_one_more_at_equal_epochs(study_config: Make) -> None:
+    settings = {"sam.rho": 0.0, "model.width_factor": 1, "optimizer.lr": 0.02}
+    tuned = TunedBaseline(study="tiny-baseline", trial="t0007", trials=24, settings=settings)
+    config = _config(study_config, _finalist("t0004", 0.4), _finalist("t0009", 0.2), tuned=tuned)
+    assert config.confirm is not None
+    assert len(config.confirm.runs) == 5 * 5  # both finalists share all three baselines
+    better = [s + e for s, e in zip(SAM, [0.02, 0.01, 0.02, 0.01, 0.02], strict=True)]
+    alone = {(0.0, 1, 3): [*SGD], (0.0, 1, 6): [*LONG], (0.0, 1, 3, 0.02): better}
+    found = _told(config, {(0.4, 1, 3): [*SAM], (0.2, 1, 3): [*SAM], **alone})
+    last = found.rows[0].baselines[-1]
+    gain = paired_difference(SAM, better)
+    assert (last.equal, last.epochs) == ("equal epochs when tuned by 24 trials", 3)
+    assert (last.gain, last.claim) == (gain, "loss")
+    assert last.p_holm == pytest.approx(min(1.0, 2 * (gain.p_value or 0)))
+    assert not found.claims_gain
+    assert found.verdict.endswith(
+        f"but it loses {-100 * gain.mean:.1f} points +- {100 * (gain.half_width or 0):.1f} against "
+        "SGD at equal epochs when tuned by 24 trials, on 300 test images it never saw."
+    )
+    assert found.tuned == "width_factor 1, lr 0.02: t0007 of tiny-baseline"
+    assert shown.settings(found)[-1] == ("tuned alone", found.tuned)
+    assert shown.rows(found)[2][2] == "equal epochs when tuned by 24 trials (3)"
 
 
 def test_runs_without_a_score_are_left_out_in_pairs_and_said(study_config: Make) -> None:

@@ -201,9 +201,6 @@ def test_a_whole_study_is_said_to_be_whole(workplace: Path) -> None:
     parsed = json.loads(samtune_here("doctor", "tiny-train", "--json", cwd=workplace).stdout)
     assert parsed == {"study": "tiny-train", "whole": True, "findings": []}
     assert samtune_here("doctor", "tiny-trian", cwd=workplace).returncode == 2
-    neither = samtune_here("doctor", cwd=workplace)
-    assert neither.returncode == 2
-    assert "name a study to examine" in neither.stderr
 
 
 @pytest.mark.parametrize(
@@ -211,13 +208,12 @@ def test_a_whole_study_is_said_to_be_whole(workplace: Path) -> None:
     [
         ("best-*", b"", "(the best weights, epoch "),
         ("best-*", None, "is gone; restore it from a backup"),
-        ("state-00003*", b"0", "(the training state after epoch 3) is not what was written"),
-        ("outcome.json", None, ""),
+        ("outcome.json", None, "(the training state after epoch 3) is gone"),
         ("outcome.json", b'{"state":"finished","epoch":4,"reason":"","session":1}', "has 3"),
         ("trial.json", b"", "trial.json is damaged"),
         ("epochs.jsonl", b"", "outcome.json says finished in epoch 3, but the journal has 0"),
-        (".tmp-0", b"", "note   trials/t0001/.tmp-0 was left by a process that was killed"),
-        ("state-00009-a1.pt", b"", "note   trials/t0001/state-00009-a1.pt was left by"),
+        (".tmp-0", b"0123", "note   trials hold 4 B that ended trials need not keep"),
+        ("state-00009-a1.pt", b"", "note   trials hold 0 B that ended trials need not keep"),
     ],
 )
 def test_doctor_finds_what_is_damaged(

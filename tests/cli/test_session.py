@@ -189,7 +189,8 @@ def test_a_silent_session_ends_with_its_study(
     )
     said = capsys.readouterr().out
     if detail is Detail.EVENTS:
-        (event,) = [json.loads(line) for line in said.splitlines()]
+        first, event = [json.loads(line) for line in said.splitlines()]
+        assert first == {"event": "session", "study": "tiny", "trials": 3}
         assert (event["event"], event["name"]) == ("study", "tiny")
         assert [t["trial"] for t in event["trials"]] == ["t0000", "t0001"]
     else:
@@ -203,6 +204,7 @@ def test_resuming_what_is_done_answers_programs_too(begun: StudyFolder, study_co
     )
     told = samtune_here("resume", "tiny", "--json-events", cwd=folder)
     assert json.loads(told.stdout)["state"] == "finished"
+    assert begun.config().study.trials == 1  # what was changed is kept, although nothing is run
     quiet = samtune_here("resume", "tiny", "--quiet", cwd=folder)
     assert "There is nothing to do" in quiet.stdout
 

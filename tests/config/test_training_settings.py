@@ -90,7 +90,7 @@ def test_fewer_epochs_than_the_warmup_are_refused_in_a_sentence(tmp_path: Path) 
 
 def test_the_preview_counts_an_averages_place_on_the_disk(tmp_path: Path) -> None:
     def disk(space: str, *overrides: str) -> int:
-        return preview(study(tmp_path, space, *overrides), tmp_path).disk_bytes
+        return preview(study(tmp_path, space, *overrides), tmp_path).disk_bytes_at_work
 
     # Weights and momentum in two states and the best weights, and the average in both states.
     plain = disk("")

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from tests.faults.saboteur import Killed
 
-OPERATIONS = ("write", "fsync", "replace", "unlink", "ftruncate")
+OPERATIONS = ("write", "fsync", "replace", "rename", "unlink", "ftruncate")
 
 
 class Disk:

@@ -4,7 +4,7 @@
 |---|---|
 | O1 | each trial's journal has the epochs 1 to n, without a gap and without two accounts of one |
 | O2 | every epoch that was printed is in the journal, and once in MLflow |
-| O3 | the best weights are whole, and those of the epoch with the best metric |
+| O3 | the weights that are kept are whole, the best epoch's, and those of the best trials |
 | O4 | no run in MLflow is left RUNNING |
 | O5 | every trial has ended, and Optuna's states add up to the trials |
 | O6 | the numbers are those of a study that nothing happened to, bit for bit |
@@ -24,7 +24,7 @@ from pathlib import Path
 from samtune.files import TEMPORARY
 from samtune.study import Study, open_study
 from samtune.study.journal import Journal
-from samtune.study.trial_folder import trial_number
+from samtune.study.trial_folder import BASELINE_KEY, trial_number
 from samtune.study.weights import load_trained
 
 SHARED_MEMORY = "/dev/shm"
@@ -57,16 +57,26 @@ def check_files(storage: Path | str, name: str, printed: str) -> Study:
         lines = [entry.epoch for entry in Journal(trial.folder.journal).lines()]
         assert lines == list(range(1, len(lines) + 1)), f"O1: {trial.key} has {lines}"
         journaled |= {(trial.key, entry.epoch) for entry in trial.epochs}
-        if trial.epochs and trial.select == "best":
+        if trial.epochs and trial.select == "best" and not trial.folder.let_go():
             kept = load_trained(trial)
             best = trial.best_epoch
             assert best is not None
             assert kept.epoch == best.epoch, f"O3: {trial.key} keeps epoch {kept.epoch}"
             assert kept.evaluate()[trial.metric] == best.metrics[trial.metric], f"O3: {trial.key}"
+    check_kept(study)
     shown = [(key, int(epoch)) for key, epoch in PRINTED.findall(printed)]
     assert len(shown) == len(set(shown)), "O2: an epoch was printed twice"
     assert set(shown) <= journaled, "O2: a printed epoch is not in the journal"
     return study
+
+
+def check_kept(study: Study) -> None:
+    """O3's second half: nothing was let go that is among the best, or may go on."""
+    ranked = [t for t in study.ranking if not (t.may_go_on or t.is_baseline)]
+    kept = {t.key for t in ranked[: study.config.keep_weights]} | {BASELINE_KEY}
+    for trial in study.trials:
+        if trial.key in kept or trial.may_go_on:
+            assert trial.folder.let_go() is None, f"O3: {trial.key} was let go"
 
 
 def check_ended(study: Study) -> None:

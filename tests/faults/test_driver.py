@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from samtune.study import open_study
+from samtune.study.keeping import spares
 from tests.faults.harness import STUDY, Workplace, kill_until_done
 from tests.faults.oracle import (
     Account,
@@ -34,6 +35,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     check_ended(study)
     check_mlflow(study, place.mlflow)
     place.check_nothing_left(killed=False)
+    assert not list(spares(study))
     states = [t.state for t in study.trials]
     assert {"finished", "stopped"} <= set(states)
     return accounts(study)

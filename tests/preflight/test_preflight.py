@@ -148,3 +148,22 @@ def test_the_smallest_of_each_searched_model_is_tried(tmp_path):
     found = preview(read_study(path), tmp_path, self_check=True).self_checks
     assert set(found) == {"resnet", "torchvision/squeezenet1_1"}
     assert all(f.holds for findings in found.values() for f in findings)
+
+
+def test_a_tuned_baseline_is_previewed_at_its_own_price(tmp_path):
+    """13 trials of 2 epochs and 12 of the optimizer alone, whose epochs cost half the gradients."""
+    text = FILE.format(
+        model="{name: resnet, blocks: [1], channels: [4]}",
+        dataset="{name: digits}",
+        metric="val_accuracy",
+        batch_size=400,
+        smoothing=0.0,
+    ).replace("epochs: 1", "epochs: 2")
+    space = "search_space: {sam.rho: {float: [0.1, 1]}, optimizer.lr: {float: [0.1, 1]}}\n"
+    path = tmp_path / "study.yaml"
+    path.write_text(space + text.replace("study: {", "study: {trials: 12, baseline: tuned, "))
+    found = preview(read_study(path), tmp_path)
+    assert found.epochs == 2 * 13 + 2 * 12
+    assert found.gradient_evaluations == (2 * 13 * 2 + 2 * 12) * 1200
+    one = preview(read_study(path, ["study.baseline=true"]), tmp_path)
+    assert found.disk_bytes * 13 == one.disk_bytes * 25

@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from samtune import register_model
-from samtune.analysis import response, warnings_of
+from samtune.analysis import Answer, response, warnings_of
 from samtune.analysis.confirmed import Baseline, Confirmed, Row
 from samtune.analysis.statistics import Difference, Mean
 from samtune.config.schema import Named
@@ -30,6 +30,7 @@ from tests.report.conftest import BASELINE, Page, config_of, read_page, risen_an
 from tests.synthetic import Run, write_study
 
 Paged = Callable[..., Page]
+NOTHING = Answer(None, None, [])
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -197,7 +198,7 @@ def test_the_methods_name_the_scheduler_in_a_sentence(
     tmp_path: Path, scheduler: str, said: str
 ) -> None:
     study = write_study(tmp_path, config_of(("name: asha", f"name: {scheduler}")), [])
-    assert said in paragraph(Subject(study, None))
+    assert said in paragraph(Subject(study, NOTHING))
 
 
 def test_the_methods_name_seeds_versions_and_the_space(page: Page, study: Study) -> None:
@@ -319,7 +320,7 @@ def test_learning_curves_are_thinned_to_the_points_a_plot_may_have(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(curves, "MOST_POINTS", 20)
-    section = curves.learning_curves(Subject(study, None))
+    section = curves.learning_curves(Subject(study, NOTHING))
     (plot,) = section.parts
     assert isinstance(plot, Plot)
     traces = json.loads(plot.figure)["data"]

@@ -90,6 +90,24 @@ def test_lr_schedules_drive_the_base_optimizer_without_a_warning() -> None:
     assert optimizer.base_optimizer.param_groups[0]["lr"] == 0.2
 
 
+def test_a_schedule_that_cycles_the_momentum_too_finds_it() -> None:
+    optimizer = SAM([vector(1.0)], SGD, lr=0.4, momentum=0.9, rho=0.1)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=10)
+    assert optimizer.base_optimizer.param_groups[0]["momentum"] == 0.95  # where its cycle begins
+
+
+def test_the_well_known_first_step_keeps_the_gradients_there_unless_told_otherwise() -> None:
+    w = vector(1.0)
+    optimizer = SAM([w], SGD, lr=0.1, rho=0.1)
+    for told, kept in (({}, True), ({"zero_grad": True}, False)):
+        w.square().backward()
+        optimizer.first_step(**told)
+        assert (w.grad is not None) is kept
+        w.square().backward()
+        optimizer.second_step(**told)
+        assert (w.grad is not None) is kept
+
+
 def test_the_well_known_calls_do_the_same_step() -> None:
     results = []
     for way in ("steps", "closure", "context"):

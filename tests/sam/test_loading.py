@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from samtune.sam import SAM
-from tests.sam.steps import SGD, assert_same, backward, sam_step, small_net, weights
+from tests.sam.steps import SGD, assert_same, backward, fail_after, sam_step, small_net, weights
 
 BASES = [(SGD, {"lr": 0.1, "momentum": 0.9}), (torch.optim.Adam, {"lr": 0.01})]
 
@@ -168,6 +168,17 @@ def test_a_step_without_a_closure_is_refused_unless_there_is_nothing_to_climb() 
         p.grad.zero_()
     optimizer.step()
     assert_same(before, weights(model))
+    backward(model)
+    with pytest.raises(ValueError, match="descend"):
+        optimizer.step()
+
+
+def test_after_an_error_at_the_neighbor_a_step_needs_another_climb() -> None:
+    model = small_net()
+    optimizer = SAM(model.parameters(), SGD, lr=0.1, rho=0.3)
+    backward(model)
+    with pytest.raises(ZeroDivisionError), optimizer.at_worst_neighbor():
+        fail_after(backward, model)
     backward(model)
     with pytest.raises(ValueError, match="descend"):
         optimizer.step()

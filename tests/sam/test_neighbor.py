@@ -61,6 +61,16 @@ def test_friendly_sam_climbs_along_what_is_new_in_the_gradient() -> None:
             torch.testing.assert_close(w.data, vector(*neighbor).data)
 
 
+def test_a_mean_that_forgets_at_once_is_the_last_gradient() -> None:
+    w = vector(0, 0)
+    optimizer = SAM([w], SGD, lr=1.0, rho=1.0, sigma=1.0, mean_decay=0.0)
+    for gradient, neighbor in (((1.0, 2.0), None), ((4.0, 6.0), (0.6, 0.8))):  # new is (3, 4)
+        w.grad = torch.tensor(gradient, dtype=torch.float64)
+        with optimizer.at_worst_neighbor():
+            if neighbor:
+                torch.testing.assert_close(w.data, vector(*neighbor).data)
+
+
 def test_the_momentum_neighbor_is_rho_away_against_the_momentum() -> None:
     w = vector(0, 0)
     optimizer = SAM([w], SGD, lr=1.0, momentum=0.5, rho=2.0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from samtune.errors import SamtuneError
 from samtune.study.budget import Budget
 from samtune.study.study import Study
 from tests.synthetic import RHO_ALONE, Make, Run
@@ -20,21 +21,35 @@ def _budget(study_config: Make, setting: str) -> Budget:
 
 def test_hours_are_those_of_sessions_and_not_of_the_nights_between(study_config: Make) -> None:
     budget = _budget(study_config, "time_budget: 2")
-    budget.note_epoch(1, 10 * HOUR_MS, 1800)  # half an hour, from 9:30
-    budget.note_epoch(1, 10 * HOUR_MS, 3600)  # beside it: the session began at 9:00
+    budget.note_epoch(1, 10 * HOUR_MS, 1800, {})  # half an hour, from 9:30
+    budget.note_epoch(1, 10 * HOUR_MS, 3600, {})  # beside it: the session began at 9:00
     assert budget.hours == 1
-    budget.note_epoch(2, 30 * HOUR_MS, 3540)
+    budget.note_epoch(2, 30 * HOUR_MS, 3540, {})
     assert not budget.spent
-    budget.note_epoch(2, 30.02 * HOUR_MS, 60)
+    budget.note_epoch(2, 30.02 * HOUR_MS, 60, {})
     assert budget.spent == "study.time_budget, 2 hours, is spent"
 
 
 def test_device_hours_are_those_of_all_trials_together(study_config: Make) -> None:
     budget = _budget(study_config, "device_budget: 1.5")
-    budget.note_epoch(1, 10 * HOUR_MS, 3600)
+    budget.note_epoch(1, 10 * HOUR_MS, 3600, {})
     assert not budget.spent
-    budget.note_epoch(1, 10 * HOUR_MS, 1800)
+    budget.note_epoch(1, 10 * HOUR_MS, 1800, {})
     assert budget.spent == "study.device_budget, 1.5 hours, is spent"
+
+
+def test_gradient_evaluations_are_those_of_all_epochs_together(study_config: Make) -> None:
+    budget = _budget(study_config, "gradient_budget: 3.0e3")
+    for gradients in (800.0, 1600.0):  # the baseline's epoch, and one of SAM
+        budget.note_epoch(1, 0, 0.1, {"gradient_evaluations": gradients})
+        assert not budget.spent
+    budget.note_epoch(2, 0, 0.1, {"gradient_evaluations": 600.0})
+    assert budget.spent == "study.gradient_budget, 3,000 gradient evaluations, is spent"
+
+
+def test_journals_that_did_not_count_gradients_are_no_budget_of_them(study_config: Make) -> None:
+    with pytest.raises(SamtuneError, match="written by an earlier samtune"):
+        _budget(study_config, "gradient_budget: 3.0e3").note_epoch(1, 0, 0.1, {"val_loss": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, write_atomically, write_json
 from samtune.study.folder import StudyFolder, study_names
 from samtune.study.study import Study
-from samtune.study.trial_folder import Outcome
+from samtune.study.trial_folder import EndState, Outcome
 
 Make = Callable[..., StudyConfig]
 
@@ -97,6 +97,27 @@ def test_a_trial_handed_out_again_fences_the_older_session(study_folder: StudyFo
     trial.check_session(2)
     with pytest.raises(FencedError, match="session 1 is over"):
         trial.check_session(1)
+
+
+@pytest.mark.parametrize("away", ["trials/t0001/trial.json", "manifest.json"])
+def test_a_trial_that_cannot_be_found_is_the_storages_fault_for_who_writes(
+    study_folder: StudyFolder, away: str
+) -> None:
+    trial = StudyFolder.open(study_folder.root.parent, "tiny").trial("t0001")
+    trial.hand_out(record_of(study_folder.config(), "t0001", {}), 1)
+    (study_folder.root / away).unlink()
+    with pytest.raises(OSError, match="is the storage shared with this machine"):
+        trial.check_session(1)
+
+
+@pytest.mark.parametrize(
+    ("state", "epochs"),
+    [("finished", 3), ("stopped", 3), ("diverged", 2), ("out_of_memory", 2), ("failed", 2)],
+)
+def test_what_ended_in_an_epoch_has_finished_it_or_the_one_before(
+    state: EndState, epochs: int
+) -> None:
+    assert Outcome(state, 3).epochs == epochs
 
 
 def test_an_outcome_is_written_once_and_read(study_folder: StudyFolder) -> None:

@@ -92,6 +92,30 @@ def test_reading_a_study_twice_opens_no_ended_trial_again(folder: StudyFolder) -
     assert len(trials) == TRIALS
 
 
+@pytest.mark.parametrize(("ended", "is_written"), [(49, False), (50, True)])
+def test_an_index_is_written_once_fifty_trials_are_new(
+    study_folder: StudyFolder,
+    like: TrialRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    ended: int,
+    is_written: bool,
+) -> None:
+    monkeypatch.setattr(index, "SETTLED_NS", 0)
+    for number in range(1, ended + 1):
+        _write(study_folder, like, number, 0.5)
+    _read(study_folder)
+    assert (study_folder.root / "index").exists() is is_written
+
+
+def test_the_best_of_a_study_is_known_without_parsing_a_trial(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_contents", None)
+    study = _read(folder)
+    assert [t.key for t in study.ranking] == [trial_key(n) for n in range(TRIALS, 0, -1)]
+    assert (study.left, study.counts()) == (1, {"stopped": TRIALS})
+
+
 def test_only_the_trial_that_changed_is_opened(folder: StudyFolder) -> None:
     (folder.trial("t0007").root / "outcome.json").unlink()
     with _opened() as trials:
@@ -111,9 +135,9 @@ WRONG = {
     "without its first line": lambda raw: raw.partition(b"\n")[2],
     "a bit flipped": lambda raw: _flipped(raw, len(raw) // 3),
     "a value changed": lambda raw: raw.replace(b'"val_accuracy":0.6', b'"val_accuracy":0.9'),
-    "of another study": lambda raw: raw.replace(b'"study_id": "', b'"study_id": "x'),
+    "of another study": lambda raw: raw.replace(b"of study ", b"of study x"),
     "of another version": lambda raw: raw.replace(b'"samtune": "', b'"samtune": "9'),
-    "of another schema": lambda raw: raw.replace(b'"schema": 1', b'"schema": 9'),
+    "of another schema": lambda raw: raw.replace(b"schema 1", b"schema 9"),
     "no text": lambda raw: b"\xff\x00" * 100,
 }
 
@@ -162,6 +186,17 @@ def test_a_file_that_may_still_be_changing_is_not_indexed(
     (folder.root / "index").unlink()
     _read(folder)
     assert not (folder.root / "index").exists()
+
+
+def test_a_file_whose_time_was_set_back_is_not_indexed_before_it_has_settled(
+    study_folder: StudyFolder, like: TrialRecord
+) -> None:
+    for number in range(1, TRIALS + 1):
+        _write(study_folder, like, number, 0.5)
+        for path in study_folder.trial(trial_key(number)).root.iterdir():
+            os.utime(path, (1e9, 1e9))  # as an archive's files have it
+    _read(study_folder)
+    assert not (study_folder.root / "index").exists()
 
 
 def test_a_settings_file_that_contradicts_the_study_file_is_not_believed(

@@ -250,6 +250,35 @@ def test_a_worker_that_is_taken_over_in_the_middle_of_a_write_learns_of_it(
     assert Journal(path).read().late == 1
 
 
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_write_that_fails_takes_back_its_own_part_unless_another_line_is_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_behind: bool
+) -> None:
+    path = tmp_path / "epochs.jsonl"
+    journal = Journal(path)
+    first = journal.begin(1)
+    before = path.read_bytes()
+    write = os.write
+
+    def half(descriptor: int, content: bytes) -> int:
+        monkeypatch.setattr(os, "write", full)
+        return write(descriptor, content[: len(content) // 2])
+
+    def full(descriptor: int, content: bytes) -> int:
+        monkeypatch.undo()
+        if is_behind:
+            with open(path, "ab") as file:
+                file.write(b"another worker's line\n")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(OSError, match="no space left"):
+        journal.append(_by(first, 1))
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().endswith(b"another worker's line\n") is is_behind
+    assert (path.read_bytes() == before) is not is_behind
+
+
 def test_appending_reads_nothing_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.append(_entry(4))
     with monkeypatch.context() as patch:

@@ -92,6 +92,9 @@ ACCEPTED = [
     "study.scheduler=none",
     "study.sampler=random",
     "study.baseline=false",
+    "study.gradient_budget=1.0e6",
+    "study.baseline=tuned",
+    "study.metrics=[val_accuracy, parameters]",
     "search_space.sam.rho={float: [0.001, 2.0], log: true}",
     "search_space.sam.rho={float: [0.05, 1.0], log: true}",  # narrower, and t0001 is still in it
 ]

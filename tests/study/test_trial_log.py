@@ -48,3 +48,13 @@ def test_a_flood_keeps_its_beginning_and_its_end(
     assert text.startswith("line 0\nline 1\n")
     assert "a part of this log was cut out" in text
     assert text.endswith("line 19998\nline 19999\n")
+
+
+@pytest.mark.parametrize(("printed", "kept"), [(16, 16), (17, 12)])
+def test_a_log_of_16_mebibytes_is_kept_whole_and_a_longer_one_is_not(
+    tmp_path: Path, printed: int, kept: int
+) -> None:
+    log = tmp_path / "trial.log"
+    with output_to(log), open(log, "ab") as file:
+        file.write(bytes(printed * 2**20))
+    assert kept * 2**20 <= log.stat().st_size < kept * 2**20 + 100

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from samtune import tracking
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
+from samtune.tracking.faults import is_about_content, is_refusal, is_unanswered, is_unreachable
+from samtune.tracking.process import _Follower
 from samtune.tracking.records import report
 from samtune.tracking.shipper import Shipper
 from tests.tracking.conftest import (
@@ -190,6 +193,45 @@ def test_a_killed_shipper_is_started_again(remote: StudyFolder, proxy: Proxy, di
     assert _shipping(remote.root) == []
 
 
+@pytest.mark.parametrize(
+    ("statuses", "refusal", "about_content"),
+    [
+        ([399, 408, 425, 429, 499, 500, 503], False, False),
+        ([400, 409, 413, 422], True, True),
+        ([401, 403, 404, 498], True, False),
+    ],
+)
+def test_what_a_status_means(statuses: list[int], refusal: bool, about_content: bool) -> None:
+    for status in statuses:
+        response = requests.Response()
+        response.status_code = status
+        error = requests.HTTPError(response=response)
+        assert is_refusal(error) is refusal
+        assert is_about_content(error) is about_content
+        assert is_unanswered(error) is not refusal
+
+
+def test_an_error_that_is_not_mlflows_is_no_answer_of_its_own() -> None:
+    assert not is_unanswered(ValueError("ours"))
+    assert not is_refusal(ValueError("ours"))
+
+
+def test_a_refused_connection_is_seen_behind_what_it_led_to() -> None:
+    def raised() -> None:
+        try:
+            raise ConnectionRefusedError
+        except ConnectionRefusedError as error:
+            try:
+                raise OSError from error
+            except OSError:
+                raise ValueError from None
+
+    with pytest.raises(ValueError) as told:
+        raised()
+    assert is_unreachable(told.value)
+    assert not is_unreachable(ValueError())
+
+
 def _shipping(root: Path) -> list[int]:
     """The processes that ship this study."""
     found = []
@@ -201,3 +243,13 @@ def _shipping(root: Path) -> list[int]:
         if b"samtune.tracking" in words and str(root).encode() in words:
             found.append(int(entry.parent.name))
     return found
+
+
+def test_an_hour_without_mlflow_is_two_lines_of_the_log(
+    remote: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    follower = _Follower(remote.root, "http://127.0.0.1:9")
+    for failure in ("", "nobody there", "nobody there", "", ""):
+        follower._say(failure)
+    said = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["nobody there", "MLflow takes everything again"]

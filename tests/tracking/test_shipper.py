@@ -365,6 +365,8 @@ def test_a_parameter_that_is_too_long_says_so() -> None:
     (param,) = fields.params({"dataset": {"folders": ["a" * 7000]}})
     assert len(param.value) == 6000
     assert param.value.endswith("... (7004 characters, whole in study.yaml)")
+    (whole,) = fields.params({"dataset": {"folder": "a" * 6000}})
+    assert whole.value == "a" * 6000
 
 
 def test_an_idle_round_reads_no_journal_and_asks_mlflow_nothing(

@@ -146,6 +146,14 @@ def test_a_decoded_password_is_masked_too() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"])
+def test_what_mlflows_own_variables_keep_secret_is_masked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "hunter2")
+    assert masked("401: hunter2 is not welcome") == "401: *** is not welcome"
+
+
 @pytest.mark.parametrize("name", ["token", "dataset.hf_token", "API_KEY", "apiKey", "db.password"])
 def test_names_that_look_secret(name: str) -> None:
     assert is_secret(name)

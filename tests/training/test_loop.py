@@ -116,6 +116,41 @@ def test_sam_beats_sgd_under_label_noise(study_config: Make, digits: DataSplits)
     assert last(0.5) > last(0.0) + 0.1
 
 
+def test_a_model_that_comes_in_evaluation_mode_is_trained_in_training_mode(
+    trial: TrialConfig, digits: DataSplits
+) -> None:
+    first, other = (set_up(trial, digits, CPU) for _ in range(2))
+    other.model.eval()
+    results = [next(train(state, trial, digits, CPU)) for state in (first, other)]
+    assert results[0].metrics == results[1].metrics
+    assert other.model.training
+
+
 def test_not_finite_metrics_are_named() -> None:
     result = EpochResult(1, {"train_loss": math.nan, "val_loss": 0.1, "lr": math.inf}, 0.1)
     assert result.not_finite == ["train_loss", "lr"]
+
+
+@pytest.mark.parametrize(
+    ("sam", "gradients"),
+    [
+        ({"rho": 0.0}, [1200, 1200, 1200]),
+        ({}, [2400, 2400, 2400]),
+        ({"every": 4}, [1600, 1600, 1600]),  # steps 0, 4 and 8 climb, of three an epoch
+        ({"ascent_fraction": 0.25}, [1500, 1500, 1500]),
+        ({"start_fraction": 0.5}, [1200, 1200, 2400]),
+        ({"variant": "msam"}, [1200, 1200, 1200]),
+        ({"variant": "fsam"}, [2400, 2400, 2400]),
+        ({"micro_ascent": 100}, [2400, 2400, 2400]),
+    ],
+)
+def test_every_gradient_of_an_image_is_counted(
+    trial: TrialConfig, digits: DataSplits, sam: dict[str, float | str], gradients: list[int]
+) -> None:
+    """3 batches of 400 of the 1,200 images; `gradients_per_step` knows it from the settings."""
+    config = trial.model_copy(update={"sam": trial.sam.model_copy(update=sam)})
+    counted = [r.metrics["gradient_evaluations"] for r in _run(config, digits)[1]]
+    assert counted == gradients
+    per_step = config.sam.gradients_per_step(3)
+    if "every" not in sam:  # of which three steps are no whole multiple
+        assert sum(counted) == pytest.approx(3 * 1200 * per_step)

@@ -58,7 +58,7 @@ def test_amx_without_tiles_is_ruled_out_unless_the_user_set_a_limit(
     assert os.environ[amx.LIMIT] == "AVX2"
     del os.environ[amx.LIMIT]
     amx.avoid_missing_amx()
-    assert os.environ[amx.LIMIT] == amx.WITHOUT_AMX
+    assert os.environ[amx.LIMIT] == "AVX512_CORE_FP16"  # a word of oneDNN's, which ignores others
 
 
 def test_a_users_limit_below_amx_makes_auto_fp32(

@@ -259,6 +259,11 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     whole = stepped(model="test_net_without_norm")
     parts = stepped(model="test_net_without_norm", micro_batch_size=5)
     assert_near(whole, parts)
+    one, other = (
+        sam_step(new_state(model="test_net_without_norm", **more), TASK, *batch())
+        for more in ({}, {"micro_batch_size": 5})
+    )
+    torch.testing.assert_close(one, other)
 
 
 def test_the_step_is_clipped_and_the_climb_is_not() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from samtune.models import build_model
+from samtune.registry import register_model
 from samtune.training.loop import sam_step
 from samtune.training.state import norms_and_biases
 from tests.training.test_sam_step import TASK, batch, new_state
@@ -60,6 +61,34 @@ def test_the_groups_of_asam_eta_stay_what_they_are() -> None:
 
 def test_by_default_there_is_one_group() -> None:
     assert len(new_state(optimizer=SGD).optimizer.param_groups) == 1
+
+
+@register_model("test_net_with_lazy_layers")
+def net_with_lazy_layers(*, num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(num_classes)).eval()
+
+
+def test_lazy_layers_see_an_image_before_training() -> None:
+    model = new_state(model="test_net_with_lazy_layers").model
+    assert [tuple(p.shape) for p in model.parameters()] == [(4, 1, 3, 3), (4,), (3, 64), (3,)]
+    assert model.training
+
+
+def test_no_other_model_sees_anything_before_training() -> None:
+    seen: list[nn.Module] = []
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module)):
+        new_state()
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "fused"), [({}, True), ({"fused": False}, False), ({"differentiable": True}, False)]
+)
+def test_sgd_is_fused_unless_it_was_asked_for_what_excludes_it(
+    asked: dict[str, bool], fused: bool
+) -> None:
+    [group] = new_state(optimizer={**SGD, **asked}).optimizer.param_groups
+    assert group["fused"] is fused
 
 
 def test_a_norm_over_whole_images_is_known_by_its_type() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from samtune import register_model
 from samtune.analysis.confirmed import Confirmed
-from samtune.config.schema import SamConfig, StudyConfig
+from samtune.config.schema import SamConfig, SearchConfig, StudyConfig
 from samtune.config.study_file import check_study
 from samtune.config.trials import record_of
 from samtune.config.yaml_reader import parse_yaml
@@ -49,6 +49,16 @@ search_space:
   sam.every: {choice: [1, 2, 4]}
   optimizer.lr: {float: [0.01, 0.5], log: true}
 study: {trials: 4, scheduler: none}
+"""
+
+PLUGIN = """
+from torch import nn
+from samtune import register_model
+
+@register_model("my_linear")
+class Linear(nn.Sequential):
+    def __init__(self, *, num_classes: int):
+        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))
 """
 
 
@@ -153,6 +163,27 @@ def test_seeds_are_none_of_the_searchs_and_nothing_else_of_the_study_changes(
     assert (config.trial, config.search_space) == (searched.config().trial, {})
     assert config.study.scheduler.name == "none"
     assert not config.study.baseline
+
+
+def test_what_a_search_was_given_or_had_enough_of_is_no_affair_of_its_confirmation(
+    searched: StudyFolder,
+) -> None:
+    asked = {
+        "try_first": [_values(0.1, 0.1)],
+        "warm_start": ["other"],
+        "audit": 0.5,
+        "time_budget": 0.1,
+        "device_budget": 0.1,
+        "target": 0.5,
+    }
+    config = searched.config()
+    limited = config.model_copy(update={"study": config.study.model_copy(update=asked)})
+    begun = plan(searched, limited, "tiny-confirm", Wanted())[1].study
+    assert {name: getattr(begun, name) for name in asked} == {
+        name: field.get_default(call_default_factory=True)
+        for name, field in SearchConfig.model_fields.items()
+        if name in asked
+    }
 
 
 def test_a_confirmation_ends_with_a_table_of_pairs_and_is_derived_again_without_reading(
@@ -339,12 +370,7 @@ def test_run_and_confirm_in_one_command_and_again_without_training(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plugin = tmp_path / "my_linear.py"
-    plugin.write_text(
-        "from torch import nn\nfrom samtune import register_model\n"
-        '@register_model("my_linear")\nclass Linear(nn.Sequential):\n'
-        "    def __init__(self, *, num_classes: int):\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(64, num_classes))\n"
-    )
+    plugin.write_text(PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
     text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}, register_model: false")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")

@@ -13,7 +13,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from samtune.config.schema import StudyConfig
-from samtune.tuning.gaussian import MOST, Process, Seen, _thinned, thompson
+from samtune.tuning.gaussian import ANYWHERE, MOST, Process, Seen, _candidates, _thinned, thompson
 from tests.synthetic import RHO_ALONE
 
 Make = Callable[..., StudyConfig]
@@ -47,6 +47,12 @@ def test_it_predicts_what_sklearns_process_of_the_same_kernel_predicts() -> None
     expected, spread = oracle.predict(there, return_cov=True)
     np.testing.assert_allclose(mean, expected, atol=1e-8)
     np.testing.assert_allclose(covariance, spread, atol=1e-8)
+
+
+def test_of_one_trial_it_learns_no_length() -> None:
+    """What the likelihood says nothing of stays at the priors' middle."""
+    process = Process(np.full((1, 3), 0.5), np.zeros(1), np.zeros(1, int))
+    np.testing.assert_allclose(process._lengths, [0.4, 0.4, 1.0])
 
 
 def test_a_trial_that_begins_slowly_is_proposed_where_its_like_ended_well(
@@ -83,6 +89,21 @@ def test_what_is_not_new_is_not_proposed(study_config: Make) -> None:
     for seed in range(4):
         values = thompson(config, trials, seed, lambda v: v["sam.rho"] > 0.2)
         assert values == {"sam.rho": 0.3}
+
+
+def test_candidates_lie_about_the_best_trials_in_their_choices_and_ranges(
+    study_config: Make,
+) -> None:
+    config = study_config(
+        ("optimizer.lr: {float: [0.01, 0.5], log: true}", "model.width_factor: {choice: [1, 2, 3]}")
+    )
+    best = {"sam.rho": 0.3, "model.width_factor": 3}
+    centre = Seen(best, {**best, "model.width_factor": 2}, {3: 0.9})
+    about = _candidates(config, [centre], np.random.default_rng(0), 0)[ANYWHERE:]
+    assert sum(values["model.width_factor"] == 3 for values in about) > 0.8 * len(about)
+    away = [math.log(values["sam.rho"] / 0.3) / math.log(100) for values in about]
+    assert 0.05 < np.std(away) < 0.2
+    assert {values["model.width_factor"] for values in about} > {3}
 
 
 @pytest.mark.parametrize("count", [5, MOST, 10 * MOST])

@@ -12,6 +12,7 @@ import pytest
 from samtune.config.study_file import read_study, to_yaml
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
+from samtune.study.journal import Entry, Journal
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.audit import Audited
@@ -150,6 +151,8 @@ def test_a_resumed_study_learns_from_what_it_had_learned_from(
     again = Search(study_folder, config, 2, Silent())
     (told,) = again.sampler.study.trials
     assert (told.params["sam.rho"], told.value, told.intermediate_values) == (0.3, 0.5, {1: 0.5})
+    aside = study_folder.root / "warm_start.json.damaged-1"
+    assert (fate == "file damaged") is (aside.exists() and aside.read_text() == "[{")
 
 
 def test_a_setting_that_was_fixed_there_counts_where_it_can_be_drawn_here(
@@ -213,6 +216,31 @@ def test_hours_of_training_are_counted_over_sessions(
     assert again.next_trial() == "t0001"
     _epoch(again, study_folder, "t0001", 3, 0.9)
     assert again.next_trial() is None
+
+
+def test_gradients_are_counted_from_the_journals_over_sessions(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("study: {", "study: {gradient_budget: 3000, baseline: false, "))
+
+    def epoch(search: Search, key: str, number: int, gradients: float) -> None:
+        metrics = {"val_accuracy": 0.9, "gradient_evaluations": gradients}
+        entry = Entry(1, 1, number, metrics, 0.1, 0, "state", "0")
+        Journal(study_folder.trial(key).journal).append(entry)
+        assert search.on_epoch(key, number, metrics, 0.1, replayed=False)
+
+    search = Search(study_folder, config, 1, Silent())
+    assert search.next_trial() == "t0001"
+    epoch(search, "t0001", 1, 1600)
+    again = Search(study_folder, config, 2, Silent())  # the driver was killed
+    assert (again.to_run, again.next_trial(), again.next_trial()) == (4, "t0001", "t0002")
+    epoch(again, "t0001", 2, 1600)
+    assert again.next_trial() is None
+    study = Study(study_folder, config)
+    assert (study.left, study.budget.spent[:21]) == (2, "study.gradient_budget")
+    more = config.study.model_copy(update={"gradient_budget": 4000})
+    config = config.model_copy(update={"study": more})
+    assert Search(study_folder, config, 3, Silent()).to_run == 4
 
 
 def test_an_audited_trial_runs_on_and_moves_no_rung() -> None:

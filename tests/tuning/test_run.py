@@ -353,7 +353,9 @@ def test_trials_share_one_data_set_unless_it_is_searched(
 ) -> None:
     from samtune import run_study
 
-    (workplace / "counted_plugin.py").write_text(COUNTED)
+    mine = workplace / "mine"  # the plugin is found beside the study file
+    mine.mkdir()
+    (mine / "counted_plugin.py").write_text(COUNTED)
     one, other = workplace / "one", workplace / "other"
     text = study_text.replace("{name: digits, label_noise: 0.4}", f"{{name: counted, file: {one}}}")
     text = text.replace("study: {", "study: {register_model: false, ").replace(
@@ -362,8 +364,8 @@ def test_trials_share_one_data_set_unless_it_is_searched(
     if searched:
         space = f"search_space:\n  dataset.file: {{choice: [{one}, {other}]}}\n"
         text = text[: text.index("search_space:")] + space + "study: {trials: 4, sampler: grid}\n"
-    (workplace / "tiny.yaml").write_text(f"plugins: [counted_plugin]\n{text}")
-    study = run_study("tiny.yaml", storage=workplace / "studies")
+    (mine / "tiny.yaml").write_text(f"plugins: [counted_plugin]\n{text}")
+    study = run_study("mine/tiny.yaml", storage=workplace / "studies")
     assert study.best is not None
     if searched:
         assert len(study.trials) == 3
@@ -373,7 +375,7 @@ def test_trials_share_one_data_set_unless_it_is_searched(
         assert len(study.trials) == 3
         assert one.read_text() == "read\n"
     with pytest.raises(SamtuneError, match="study 'tiny' exists"):
-        run_study("tiny.yaml", storage=workplace / "studies")
+        run_study("mine/tiny.yaml", storage=workplace / "studies")
 
 
 @pytest.mark.ray

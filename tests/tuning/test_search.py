@@ -14,9 +14,9 @@ import pytest
 from samtune.config.schema import StudyConfig
 from samtune.errors import FencedError
 from samtune.study.folder import StudyFolder
-from samtune.study.journal import Entry, Journal
+from samtune.study.journal import Attempt, Entry, Journal
 from samtune.study.study import Study
-from samtune.study.trial_folder import Outcome, TrialFolder
+from samtune.study.trial_folder import EndState, LetGo, Outcome, TrialFolder
 from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
@@ -235,6 +235,19 @@ def test_a_trial_that_cannot_be_written_down_is_handed_out_once_it_can(
     away.rename(trials)
     assert [search.next_trial() for _ in range(5)] == ["t0001", "t0002", "t0003", "t0004", None]
     assert len(search.sampler.study.trials) == 4
+
+
+def test_a_storage_that_fails_for_longer_than_the_study_waits_is_given_up(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(
+        study_folder, study_config(("study: {", "study: {storage_wait: 0, ")), 1, Silent()
+    )
+    trials = study_folder.root / "trials"
+    trials.rename(study_folder.root / "away")
+    trials.write_text("in the way")
+    with pytest.raises(OSError, match="t0000"):
+        search.next_trial()
 
 
 @pytest.mark.parametrize("is_over", [False, True])
@@ -462,3 +475,75 @@ def test_killed_at_random_and_resumed_no_epoch_is_lost_or_doubled(
     assert rebuilt.to_run == 0
     assert {t.state.name for t in rebuilt.sampler.study.trials} <= {"COMPLETE", "PRUNED"}
     assert len(rebuilt.sampler.study.trials) == 10
+
+
+def test_a_trial_the_user_stops_is_pruned_and_told_to_the_scheduler(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for _ in range(3):
+        search.next_trial()
+    search.stop_trial("t0001")
+    search.stop_trial("t0001")
+    assert not _epoch(search, study_folder, "t0001", 1, 0.9)
+    assert study_folder.trial("t0001").outcome() == Outcome("stopped", 1, "by `samtune stop`")
+    assert search.sampler.study.trials[0].state.name == "PRUNED"
+    # ASHA has its value on the first rung: what is worse stops there by itself.
+    assert not _epoch(search, study_folder, "t0002", 1, 0.1)
+    assert study_folder.trial("t0002").outcome() == Outcome("stopped", 1)
+    assert search.next_trial() == "t0003"
+    again = Search(study_folder, study_config(), 1, Silent())
+    assert [t.state.name for t in again.sampler.study.trials] == ["PRUNED", "PRUNED", "RUNNING"]
+
+
+def test_the_user_stops_the_baseline_and_no_trial_in_its_last_epoch(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    search = Search(study_folder, study_config(), 1, Silent())
+    for key in ("t0000", "t0001"):
+        assert search.next_trial() == key
+        search.stop_trial(key)
+    assert not _epoch(search, study_folder, "t0000", 1, 0.5)
+    assert study_folder.trial("t0000").outcome() == Outcome("stopped", 1, "by `samtune stop`")
+    for epoch in (1, 2):
+        search._values.setdefault("t0001", {})[epoch] = 0.5
+    assert _epoch(search, study_folder, "t0001", 3, 0.5)
+    assert study_folder.trial("t0001").outcome() is None
+
+
+def test_as_trials_end_only_the_best_keep_their_weights(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("study: {", "study: {keep_weights: 1, "))
+    search = Search(study_folder, config, 1, Silent())
+    for _ in range(5):
+        search.next_trial()
+    attempt = Attempt(1, 1)
+    for number in range(5):
+        trial = study_folder.trial(f"t000{number}")
+        trial.weights(1, attempt).write_bytes(b"weights")
+        trial.state(1, attempt).write_bytes(b"state")
+        metrics = {"val_accuracy": 0.5}
+        files = trial.state(1, attempt).name, "0", trial.weights(1, attempt).name, "0"
+        Journal(trial.journal).append(Entry(1, 1, 1, metrics, 0.1, 0, *files))
+
+    def has_weights() -> list[int]:
+        trials = (study_folder.trial(f"t000{n}") for n in range(5))
+        return [n for n, t in enumerate(trials) if any(t.root.glob("best-*"))]
+
+    def end(number: int, state: EndState, value: float) -> list[int]:
+        key = f"t000{number}"
+        search._values[key] = {1: value}
+        study_folder.trial(key).end(Outcome(state, 1))
+        search.end(key, Outcome(state, 1), write=False)
+        return has_weights()
+
+    assert end(2, "finished", 0.5) == [0, 1, 2, 3, 4]
+    assert end(0, "finished", 0.1) == [0, 1, 2, 3, 4]
+    assert end(1, "finished", 0.7) == [0, 1, 3, 4]  # the second one was better until now
+    assert end(3, "stopped", 0.2) == [0, 1, 4]
+    assert end(4, "failed", 0.1) == [0, 1, 4]
+    states = [n for n in range(5) if any(study_folder.trial(f"t000{n}").root.glob("state-*"))]
+    assert states == [4]  # a failed trial can be taken up again
+    whys = [study_folder.trial(f"t000{n}").let_go() for n in (2, 3)]
+    assert whys == [LetGo(2, 2, 1), LetGo(3, 3, 1)]

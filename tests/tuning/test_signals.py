@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 
+from samtune.tuning.signals import HANDLED, Signals, handled_signals, time_budget
 from tests.commands import as_from_a_terminal
 
 SESSION = """
@@ -46,3 +49,24 @@ def test_a_second_signal_ends_the_process_at_once(second: signal.Signals) -> Non
     rest, _ = process.communicate(timeout=20)
     assert process.returncode == 128 + second
     assert "farewell" not in rest
+
+
+def test_the_signals_are_left_as_they_were_found() -> None:
+    def found() -> list[object]:
+        return [signal.getsignal(number) for number in (*HANDLED, signal.SIGUSR1)]
+
+    before = found()
+    with handled_signals() as signals, signals.during_tune():
+        assert all(now != then for now, then in zip(found(), before, strict=True))
+    assert found() == before
+
+
+def test_a_time_budget_stops_the_search_and_ends_with_its_body() -> None:
+    signals, stopped = Signals(), threading.Event()
+    signals.search = SimpleNamespace(stop=stopped.set)  # type: ignore[assignment]
+    with time_budget(0.01, signals):
+        assert stopped.wait(30)
+    stopped.clear()
+    with time_budget(0.05, signals), time_budget(None, signals):
+        pass
+    assert not stopped.wait(0.2)

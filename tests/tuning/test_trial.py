@@ -55,13 +55,15 @@ def _fresh(actor: TrialActor) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize("what", ["trials", "manifest.json"])  # the log's, the training's fault
 def test_a_storage_that_comes_back_costs_no_epoch(
     start: Callable[..., TrialActor],
     study_folder: StudyFolder,
     study_config: Callable[..., StudyConfig],
+    what: str,
 ) -> None:
     actor = start()
-    trials, away = study_folder.root / "trials", study_folder.root / "away"
+    trials, away = study_folder.root / what, study_folder.root / "away"
     assert actor.step()["epoch"] == 1
     trials.rename(away)
     for _ in range(2):

@@ -1,0 +1,62 @@
+"""What a study's trials come to, found once: `answer` in the study's folder keeps it.
+
+Fitting surfaces to a thousand trials takes seconds, and so does importing what fits them. The file
+is derived: it holds for the very files that it was made of, and for the rules that made it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from samtune.analysis.audit import Audit, audit
+from samtune.analysis.response import Response, response
+from samtune.analysis.warnings import StudyWarning, warnings_of
+from samtune.study import Study
+from samtune.study.derived import read_derived, write_derived
+from samtune.study.index import stamp_of
+
+ANSWER_FILE = "answer"
+RULES = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of a study.
+
+    Attributes:
+        response: which rho to take; None where rho was not searched.
+        audit: whether the right trials were stopped; None where nothing tells.
+        warnings: what speaks against the answer.
+    """
+
+    response: Response | None
+    audit: Audit | None
+    warnings: list[StudyWarning]
+
+
+_answers = TypeAdapter(Answer)
+
+
+def answer(study: Study) -> Answer:
+    """What the study's trials come to; of one that runs, so far."""
+    path, source = study.folder.root / ANSWER_FILE, _source(study)
+    if source and (content := read_derived(path, source)):
+        with contextlib.suppress(ValueError):  # whole, and made by other hands
+            return _answers.validate_json(content)
+    found = Answer(response(study), audit(study), warnings_of(study))
+    if source:
+        write_derived(path, source, _answers.dump_json(found))
+    return found
+
+
+def _source(study: Study) -> str:
+    """What an answer is made of; empty where it would not hold for long."""
+    tuned = study.tuned_baseline
+    sources = [study.source, *([tuned.source] if tuned else [])]
+    rules = stamp_of(str(RULES), tuple(sorted(os.listdir(RULES))))
+    return f"{', '.join(sources)}, rules {rules}" if all(sources) else ""
