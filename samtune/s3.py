@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from samtune.errors import SamtuneError
 
@@ -41,6 +41,13 @@ class Found:
 
     content: bytes
     tag: str
+
+
+class Listed(NamedTuple):
+    """What a listing says of an object: its tag and its bytes."""
+
+    tag: str
+    size: int
 
 
 class Bucket:
@@ -111,13 +118,10 @@ class Bucket:
         with self._naming(key):
             _client().delete_object(Bucket=self.name, Key=key)
 
-    def tags(self, prefix: str) -> dict[str, str]:
-        """The tags of all objects whose keys begin so; the newest names may be missing."""
-        return {item["Key"]: item["ETag"] for item in self._pages(prefix, "Contents")}
-
-    def size(self, prefix: str) -> int:
-        """The bytes of all objects whose keys begin so."""
-        return sum(item["Size"] for item in self._pages(prefix, "Contents"))
+    def listed(self, prefix: str) -> dict[str, Listed]:
+        """All objects whose keys begin so; the newest names may be missing."""
+        found = self._pages(prefix, "Contents")
+        return {item["Key"]: Listed(item["ETag"], item["Size"]) for item in found}
 
     def folders(self, prefix: str) -> list[str]:
         """The names between this prefix and the next slash."""

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from samtune import s3
 from samtune.errors import SamtuneError
-from samtune.s3 import Bucket, ChangedError
+from samtune.s3 import Bucket, ChangedError, Listed
 
 __all__ = ["ChangedError"]
 
@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[^/\x00-\x1f
 
 _roots: dict[Path, FileLock] = {}  # of this process's copies: one, made when the first is
 _tags: dict[Path, str] = {}  # of the objects whose content the copy has
-_listed: dict[Path, dict[str, str]] = defaultdict(dict)  # by folder: every object known there
+_listed: dict[Path, dict[str, Listed]] = defaultdict(dict)  # by folder: every object known there
 
 
 def local_path(address: str) -> Path:
@@ -115,13 +115,14 @@ def put(path: Path, content: bytes) -> None:
     """
     if not is_copy(path):
         return
-    replaces = _tags.get(path) or _listed[path.parent].get(path.name, "")
+    listed = _listed[path.parent].get(path.name)
+    replaces = _tags.get(path) or (listed.tag if listed else "")
     try:
         tag = _bucket(path).put(_key(path), content, replaces)
     except ChangedError:
         current(path)
         raise
-    _tags[path] = _listed[path.parent][path.name] = tag
+    _note(path, tag, len(content))
 
 
 def honours_conditions(path: Path) -> bool:
@@ -152,7 +153,7 @@ def delete(path: Path) -> None:
 def delete_folder(folder: Path) -> None:
     """Removes all objects of a folder, and with them the copy."""
     if is_copy(folder):
-        listed = _bucket(folder).tags(_key(folder) + "/")
+        listed = _bucket(folder).listed(_key(folder) + "/")
         _in_parallel(delete, [folder / key.removeprefix(_key(folder) + "/") for key in listed])
 
 
@@ -169,7 +170,13 @@ def names(folder: Path) -> set[str]:
 
 def size_of(folder: Path) -> int:
     """The bytes of all objects in a folder."""
-    return _bucket(folder).size(f"{_key(folder)}/")
+    return sum(item.size for item in _bucket(folder).listed(f"{_key(folder)}/").values())
+
+
+def file_size(path: Path) -> int:
+    """The bytes of a file, fetched or not."""
+    listed = _listed[path.parent].get(path.name) if is_copy(path) else None
+    return listed.size if listed else path.stat().st_size
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -189,14 +196,14 @@ def fetch(folder: Path, wanted: Callable[[str], bool], surely: Iterable[str] = (
         OSError: the bucket cannot be asked.
     """
     key = _key(folder)
-    listed = _bucket(folder).tags(f"{key}/")
-    tags = {folder / name.removeprefix(f"{key}/"): tag for name, tag in listed.items()}
-    for path, tag in tags.items():
-        _listed[path.parent][path.name] = tag
-    changed = {path for path, tag in tags.items() if _tags.get(path) != tag}
+    listed = _bucket(folder).listed(f"{key}/")
+    there = {folder / name.removeprefix(f"{key}/"): found for name, found in listed.items()}
+    for path, found in there.items():
+        _listed[path.parent][path.name] = found
+    changed = {path for path, found in there.items() if _tags.get(path) != found.tag}
     due = {path for path in changed if wanted(path.relative_to(folder).as_posix())}
     # What a listing lacks may be gone, or too new for it.
-    due |= {path for path in _tags if path not in tags and path.is_relative_to(folder)}
+    due |= {path for path in _tags if path not in there and path.is_relative_to(folder)}
     due |= {folder / name for name in surely}
     refresh(due)
 
@@ -222,7 +229,12 @@ def _keep(path: Path, content: bytes, tag: str) -> None:
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     temporary.write_bytes(content)
     os.replace(temporary, path)
-    _tags[path] = _listed[path.parent][path.name] = tag
+    _note(path, tag, len(content))
+
+
+def _note(path: Path, tag: str, size: int) -> None:
+    _tags[path] = tag
+    _listed[path.parent][path.name] = Listed(tag, size)
 
 
 def _forget(path: Path) -> None:

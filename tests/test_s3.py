@@ -37,7 +37,7 @@ def test_what_is_put_replaces_what_was_seen_and_nothing_newer(bucket: Bucket) ->
     assert bucket.get("a/b", unless=second) == Found(b"", second)
     assert bucket.get("a/b", unless=first) == Found(b"2", second)
     assert bucket.get("none") is None
-    assert bucket.tags("a/") == {"a/b": second}
+    assert bucket.listed("a/") == {"a/b": (second, 1)}
     assert bucket.folders("") == ["a"]
     age_s = bucket.age_s("a/b")
     assert age_s is not None

@@ -14,10 +14,13 @@ from samtune import working_copy
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
 from samtune.data import DataSplits
-from samtune.errors import FencedError
+from samtune.errors import FencedError, SamtuneError
 from samtune.study import Study, StudyFolder, open_study, study_names
 from samtune.study.doctor import examine
 from samtune.study.journal import Journal
+from samtune.study.removal import delete, to_delete
+from samtune.study.renaming import rename
+from samtune.study.requests import WHOLE_STUDY, ask_to_stop, remove_requests, requested
 from samtune.study.storage import storage_path
 from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.trial_run import run_trial
@@ -285,6 +288,26 @@ def test_a_study_that_was_not_begun_leaves_its_name_free_and_is_then_found_by_it
     folder.remove_if_untouched()
     assert study_names(storage_path(storage)) == []
     assert s3.keys(storage.removeprefix("s3://")) == []
+
+
+def test_a_driver_hears_of_a_request_from_another_machine_and_a_deleted_study_leaves_nothing(
+    begin: Callable[[], Place],
+) -> None:
+    place = begin()
+    here = place.elsewhere()
+    with here.session() as session:
+        ask_to_stop(place.study())
+        assert requested(here, session) == {WHOLE_STUDY}
+        remove_requests(here)
+        assert requested(here, session) == set()
+    working_copy.new_copies()
+    assert delete(to_delete(storage_path(place.storage), "tiny")) > 1000
+    assert place.s3.keys(place.bucket) == []
+
+
+def test_a_study_in_a_bucket_keeps_its_name(begin: Callable[[], Place]) -> None:
+    with pytest.raises(SamtuneError, match="nothing can be renamed in one step"):
+        rename(begin().elsewhere(), "other")
 
 
 def test_nothing_of_the_credentials_is_written_down(

@@ -18,7 +18,7 @@ from samtune.study.lease import Lease
 from samtune.study.storage import storage_path
 from tests.s3_server import S3
 
-LEASE_S = 1.0
+LEASE_S = 2.0
 
 
 class Machines:
@@ -95,7 +95,7 @@ def test_a_study_whose_driver_is_gone_is_taken_over_once_its_lease_has_run_out(
         with second.session() as new:
             assert LEASE_S <= time.monotonic() - started < 20
             assert (old, new) == (1, 2)
-            assert "waiting up to 1 s" in capsys.readouterr().err
+            assert "waiting up to 2 s" in capsys.readouterr().err
             assert second.driver
             assert second.driver.host == "two"
             with pytest.raises(FencedError, match="has taken over"):

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,15 +23,18 @@ import torch
 from samtune import s3 as client
 from samtune import working_copy
 from samtune.config.schema import StudyConfig
+from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.study import StudyFolder, open_study
 from samtune.study.storage import storage_path
 from samtune.study.trial_run import run_trial
+from samtune.tuning import trial as worker
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
+from samtune.tuning.trial import TrialActor
 from tests.faults import saboteur  # noqa: F401 - registers the model
 from tests.faults.oracle import Account, accounts, check_files
-from tests.s3_server import S3
+from tests.s3_server import S3, no_fault
 
 CPU = torch.device("cpu")
 Make = Callable[..., StudyConfig]
@@ -92,7 +96,7 @@ class Machines:
                 )
                 code = 0
             except BaseException as error:  # noqa: BLE001 - pytest is not to go on in here
-                os.write(2, f"{type(error).__name__}: {error}\n".encode())
+                os.write(2, "".join(traceback.format_exception(error)).encode())
             finally:
                 os._exit(code)
         os.close(writer)
@@ -150,3 +154,50 @@ def test_drivers_killed_one_after_another_on_other_machines_give_the_same_study(
     assert accounts(study) == undisturbed
     assert study.left == 0
     assert study.session == machines.begun
+
+
+def test_a_worker_finds_its_trial_by_the_address_and_leaves_its_log_there(
+    s3: S3, study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RETRY_EVERY_S", 0.0)
+    monkeypatch.setattr(client, "TRIES", 1)
+    config = study_config(
+        ("name: wide_resnet, depth: 10, width_factor: 1", "name: saboteur"),
+        ("epochs: 3, batch_size: 400", "epochs: 2, batch_size: 1200"),
+    )
+    storage = f"s3://{s3.new_bucket()}/studies"
+    folder = StudyFolder.create(storage_path(storage), config)
+    with folder.session() as session:
+        folder.trial("t0001").hand_out(record_of(config, "t0001", {}), session)
+        working_copy.new_copies()
+        actor = TrialActor(
+            {
+                "study": working_copy.address(folder.root),
+                "key": "t0001",
+                "study_id": folder.study_id,
+                "session": session,
+                "cpus": 1,
+                "gpus": 0,
+                "plugins": [],
+                "plugin_folder": str(Path.cwd()),
+                "storage_wait": 600.0,
+                "epoch_timeout": None,
+            }
+        )
+        first = actor.step()
+        s3.fault = lambda _: "busy"
+        fault = actor.step()
+        s3.fault = no_fault
+        results = [actor.step()]
+        while not results[-1]["done"]:
+            results.append(actor.step())
+        actor.cleanup()
+    assert (first["epoch"], first["replayed"]) == (1, False)
+    assert "SlowDown" in fault["fault"]
+    assert not fault["done"]
+    told = [(result["epoch"], result["replayed"]) for result in results]
+    assert told == [(1, True), (2, False), (2, False)]
+    assert results[-1]["outcome"]["state"] == "finished"
+    study = open_study("tiny", storage)
+    assert [trial.state for trial in study.trials] == ["finished"]
+    assert f"{study.name}/trials/t0001/trial.log" in " ".join(s3.keys(storage.split("/")[2]))
