@@ -237,6 +237,12 @@ def load_plugins(modules: Sequence[str], folder: Path | None = None) -> None:
             ) from error
 
 
+def holds_plugins(folder: Path, modules: Sequence[str]) -> bool:
+    """Whether one of the modules lies in the folder, and not in an installed package."""
+    tops = {module.partition(".")[0] for module in modules}
+    return any((folder / f"{top}.py").exists() or (folder / top).is_dir() for top in tops)
+
+
 def _strict(hint: Any) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (UnionType, Union):

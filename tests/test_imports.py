@@ -23,7 +23,7 @@ LAYERS = [
     {"training"},
     {"preflight"},
     {"study"},
-    {"analysis"},
+    {"analysis", "sharpness"},
     {"tracking", "export"},
     {"tuning"},
     {"report"},
@@ -38,6 +38,7 @@ HEAVY = {
     "jinja2": {"report"},
     "boto3": {"s3"},
     "botocore": {"s3"},
+    "curvlinops": {"sharpness"},
 }
 
 
@@ -96,6 +97,7 @@ def test_each_heavy_library_has_one_door(path: Path) -> None:
         ("samtune.training", {"ray", "optuna", "mlflow"}),
         ("samtune.study.trial_run", {"ray", "optuna", "mlflow"}),
         ("samtune.analysis", {"torch", "ray", "optuna", "mlflow", "sklearn", "scipy"}),
+        ("samtune.sharpness", {"torch", "ray", "optuna", "mlflow", "scipy", "curvlinops"}),
         ("samtune.report.page", {"torch", "ray", "optuna", "mlflow", "plotly", "scipy"}),
         ("samtune.tracking", {"torch", "ray", "optuna", "mlflow"}),
     ],

@@ -29,6 +29,7 @@ from samtune.cli import (
     resume,
     run,
     schema,
+    sharpness,
     show,
     stop,
     sync,
@@ -56,6 +57,7 @@ app.command("show")(show.show)
 app.command("logs")(logs.logs)
 app.command("report")(report.report)
 app.command("plot")(report.plot)
+app.command("sharpness")(sharpness.sharpness)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -26,6 +26,7 @@ def tune_and_sum_up(
     retry_failed: bool = False,
     force_unlock: bool = False,
     time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
 ) -> None:
     """Runs what is left of the tuned baseline of a search that is done, then sums both up.
 
@@ -53,6 +54,7 @@ def tune_and_sum_up(
                 retry_failed=retry_failed,
                 force_unlock=force_unlock,
                 time_budget_s=time_budget_s,
+                wait_for_resources_s=wait_for_resources_s,
             ),
             detail=detail,
             config=tuning.config,

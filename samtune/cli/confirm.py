@@ -20,6 +20,7 @@ from samtune.cli.options import (
     StudyName,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
 from samtune.cli.session import Detail, attend, detail_of
 from samtune.errors import SamtuneError
@@ -50,6 +51,7 @@ def confirm(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     retry_failed: RetryFailed = False,
     read_test_again: Annotated[
@@ -75,6 +77,7 @@ def confirm(
         storage=storage,
         address=address,
         time_budget=time_budget,
+        wait_for_resources=wait_for_resources,
         plugins=plugin or [],
         retry_failed=retry_failed,
         force_unlock=force_unlock,
@@ -105,6 +108,7 @@ def confirmed_study(
     storage: Path = DEFAULT_STORAGE,
     address: str | None = None,
     time_budget: str | None = None,
+    wait_for_resources: str | None = None,
     plugins: list[str],
     retry_failed: bool = False,
     force_unlock: bool = False,
@@ -125,6 +129,7 @@ def confirmed_study(
     folder, begun = plan(searched, config, confirm_as or confirmation_name(name), wanted)
     console = new_console(silent=not detail.previews)
     budget = seconds_of(time_budget) if time_budget else None
+    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     study = Study(folder, begun) if folder else None
 
     def start(listener: Any) -> Study:
@@ -136,6 +141,7 @@ def confirmed_study(
                 listener=listener,
                 plugin_folder=plugin_folder,
                 time_budget_s=budget,
+                wait_for_resources_s=waited,
             )
         return resume_study(
             begun.name,
@@ -147,6 +153,7 @@ def confirmed_study(
             plugin_folder=plugin_folder,
             force_unlock=force_unlock,
             time_budget_s=budget,
+            wait_for_resources_s=waited,
         )
 
     to_run = begun.wanted_trials

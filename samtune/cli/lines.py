@@ -61,6 +61,10 @@ class Lines(Progress):
         """A worker was lost."""
         self._print(f"{self.name(key)} lost its worker and goes on in another: {reason}")
 
+    def on_cluster(self, sentence: str) -> None:
+        """A node is left out, or none is there."""
+        self._print(sentence)
+
     def on_wait(self, key: str, reason: str) -> None:
         """The storage failed."""
         self._print(f"{self.name(key)} waits for the storage: {reason}")
@@ -104,6 +108,10 @@ class Events(Progress):
     def on_retry(self, key: str, reason: str) -> None:
         """A worker was lost."""
         print_event("worker_lost", trial=key, reason=reason)
+
+    def on_cluster(self, sentence: str) -> None:
+        """A node is left out, or none is there."""
+        print_event("cluster", text=sentence)
 
     def on_wait(self, key: str, reason: str) -> None:
         """The storage failed."""

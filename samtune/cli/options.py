@@ -70,9 +70,19 @@ Storage = Annotated[
         "sees.",
     ),
 ]
+
+
+def _checked_address(address: str | None) -> str | None:
+    from samtune.tuning.cluster import check_address
+
+    check_address(address)
+    return address
+
+
 Address = Annotated[
     str | None,
     typer.Option(
+        callback=_checked_address,
         help="Address of a Ray cluster; default is RAY_ADDRESS, else this machine.",
         show_default=False,
     ),
@@ -87,6 +97,15 @@ TimeBudget = Annotated[
     str | None,
     typer.Option(
         metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
+    ),
+]
+WaitForResources = Annotated[
+    str | None,
+    typer.Option(
+        "--wait-for-resources",
+        metavar="DURATION",
+        help="Wait this long for a first node that holds a trial: 10m, 1h.",
+        show_default=False,
     ),
 ]
 RetryFailed = Annotated[

@@ -64,6 +64,10 @@ class LivePanel(Progress):
         """A worker was lost."""
         self._say(f"{self.name(key)} lost its worker and goes on in another: {reason}", "yellow")
 
+    def on_cluster(self, sentence: str) -> None:
+        """A node is left out, or none is there."""
+        self._say(sentence, "yellow")
+
     def on_wait(self, key: str, reason: str) -> None:
         """The storage failed."""
         self._say(f"{self.name(key)} waits for the storage: {reason}", "yellow")

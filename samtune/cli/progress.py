@@ -98,6 +98,9 @@ class Progress:
     def on_retry(self, key: str, reason: str) -> None:
         """A worker was lost."""
 
+    def on_cluster(self, sentence: str) -> None:
+        """A node is left out, or none is there."""
+
     def on_wait(self, key: str, reason: str) -> None:
         """The storage failed."""
 

@@ -21,6 +21,7 @@ from samtune.cli.options import (
     StudyName,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE
@@ -39,6 +40,7 @@ def resume(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     retry_failed: RetryFailed = False,
     force_unlock: ForceUnlock = False,
@@ -80,6 +82,7 @@ def resume(
     to_tune = tuning.to_run(retry_failed=retry_failed) if tuning and not to_run else 0
     changes = changes_between(accepted, config)
     left = time_left(seconds_of(time_budget) if time_budget else None)
+    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
 
     def start(listener: Any = None) -> Study:
         return resume_study(
@@ -94,6 +97,7 @@ def resume(
             overrides=overrides or (),
             force_unlock=force_unlock,
             time_budget_s=left(),
+            wait_for_resources_s=waited,
         )
 
     if not to_run and not to_tune and not before.is_running:
@@ -144,6 +148,7 @@ def resume(
             retry_failed=retry_failed,
             force_unlock=force_unlock,
             time_budget_s=left(),
+            wait_for_resources_s=waited,
         )
 
 

@@ -19,6 +19,7 @@ from samtune.cli.options import (
     StudyFile,
     TimeBudget,
     Verbose,
+    WaitForResources,
 )
 from samtune.cli.session import attend, detail_of, time_left
 from samtune.errors import SamtuneError
@@ -37,6 +38,7 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     address: Address = None,
     time_budget: TimeBudget = None,
+    wait_for_resources: WaitForResources = None,
     plugin: Plugins = None,
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Then confirm it, as `samtune confirm` does.")
@@ -61,6 +63,7 @@ def run(
     StudyFolder.check_free(storage, config.name)
     check_free(storage, config)
     left = time_left(seconds_of(time_budget) if time_budget else None)
+    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
@@ -79,6 +82,7 @@ def run(
             listener=listener,
             plugin_folder=file.absolute().parent,
             time_budget_s=left(),
+            wait_for_resources_s=waited,
         ),
         detail=detail,
         config=config,
@@ -97,6 +101,7 @@ def run(
             plugins=config.plugins,
             plugin_folder=file.absolute().parent,
             time_budget_s=left(),
+            wait_for_resources_s=waited,
         )
     if not confirm:
         return
@@ -108,6 +113,7 @@ def run(
         Wanted(),
         storage=storage,
         address=address,
+        wait_for_resources=wait_for_resources,
         plugins=config.plugins,
         detail=detail,
     )

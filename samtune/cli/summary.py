@@ -11,7 +11,7 @@ from samtune.analysis import answer
 from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import table
 from samtune.config.baseline import baseline_name
-from samtune.config.schema import StudyConfig
+from samtune.config.schema import ResourcesConfig, StudyConfig
 from samtune.config.space import in_words
 from samtune.preflight import Preview, gradients_per_step, warnings_of
 from samtune.study import Study, Trial
@@ -40,6 +40,8 @@ def print_preview(console: Console, preview: Preview) -> None:
     if config.study.baseline == "tuned":
         how += f", then tuned by as many in {baseline_name(config.name)}"
     console.print(f"  trials     {how}; up to {training.epochs} epochs{_steps(preview)}")
+    if config.study.resources != ResourcesConfig():
+        console.print(f"  a trial    {config.study.resources}", markup=False)
     console.print(f"  precision  {_precision(preview)}")
     if preview.rungs:
         reached = ", ".join(f"{trials} reach epoch {epoch}" for epoch, trials in preview.rungs)

@@ -23,7 +23,9 @@ def ui(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="Open a study's own store, at its trials.", show_default=False
+            metavar="[NAME]",
+            help="Open a study's own store, with links to its pages.",
+            show_default=False,
         ),
     ] = None,
     port: Annotated[
@@ -56,9 +58,9 @@ def ui(
         console.print(f"MLflow UI on {base} for {store.address}", soft_wrap=True)
     if study:
         pages = pages_of(study, store)
-        console.print(f"  trials     {base}{pages.runs}", markup=False, soft_wrap=True)
-        if pages.compare:
-            console.print(f"  the best   {base}{pages.compare}", markup=False, soft_wrap=True)
+        for name in ("charts", "trials", "compare", "study"):
+            if page := getattr(pages, name):
+                console.print(f"  {name:10} {base}{page}", markup=False, soft_wrap=True)
     if is_server:
         return
     # Not in the arguments: every user of the machine can read those, and a password may be in it.

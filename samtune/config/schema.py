@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,11 @@ LARGEST_ALPHA = 100.0  # papers use 0.1 to 1; from here on every image is half a
 LARGEST_RHO = 1e6  # papers end at 15; a float32 overflows at 3e38
 MOST_TRIALS = 1_000_000
 MOST = 1024  # CPUs or GPUs of one trial, which starts as many threads
+MEMORY_UNITS = {
+    **{f"{prefix}B": 1000**i for i, prefix in enumerate(("k", "M", "G", "T"), 1)},
+    **{f"{prefix}iB": 1024**i for i, prefix in enumerate(("K", "M", "G", "T"), 1)},
+}
+RAYS_OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 FEWEST_GRACE_EPOCHS = 5
 KEPT_STATES = 2  # of a trial at work, the newest: one may be damaged
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -290,10 +296,20 @@ class SchedulerConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one trial occupies; fractions of a GPU share it."""
+    """What one trial occupies; fractions of a GPU share it.
+
+    Attributes:
+        memory: bytes, written with a unit as in `4GiB`; Ray puts trials on nodes by it, and holds
+            no trial to it.
+        accelerator_type: as Ray calls a kind of GPU, `A100` or `H100`; only nodes with it are used.
+        custom: amounts of what nodes were started with under `ray start --resources`.
+    """
 
     cpus: Annotated[Count, Field(le=MOST)] = 1
     gpus: Literal["auto"] | float = "auto"
+    memory: str | None = None
+    accelerator_type: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
+    custom: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("gpus", mode="before")
     @classmethod
@@ -305,6 +321,46 @@ class ResourcesConfig(Config):
         if gpus > 1 and gpus % 1:
             raise ValueError(f"must be at most 1 or a whole number, got {gpus}")
         return float(gpus)
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _a_size(cls, memory: Any) -> Any:
+        if memory is not None and not (isinstance(memory, str) and _bytes_of(memory)):
+            units = ", ".join(MEMORY_UNITS)
+            raise ValueError(f"must be a size with a unit ({units}), as in 4GiB, got {memory!r}")
+        return memory
+
+    @field_validator("custom", mode="before")
+    @classmethod
+    def _amounts(cls, custom: Any) -> Any:
+        for name, amount in custom.items() if isinstance(custom, dict) else ():
+            if name in RAYS_OWN_RESOURCES or ":" in str(name):
+                raise ValueError(f"{name!r} is Ray's own and must not be set here")
+            is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+            if not is_number or not 0 < amount < math.inf or (amount > 1 and amount % 1):
+                raise ValueError(
+                    f"{name!r} must be above 0, and a whole number above 1, got {amount!r}"
+                )
+        return custom
+
+    def __str__(self) -> str:
+        gpus = "one GPU where there are any" if self.gpus == "auto" else f"{self.gpus:g} GPUs"
+        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
+        parts = [f"{self.cpus} CPUs", f"{gpus}{kind}"]
+        parts += [f"{self.memory} of memory"] if self.memory else []
+        parts += [f"{amount:g} of {name}" for name, amount in self.custom.items()]
+        return ", ".join(parts)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What `memory` comes to; 0 where nothing is asked for."""
+        return _bytes_of(self.memory) if self.memory else 0
+
+
+def _bytes_of(text: str) -> int:
+    """A size in bytes; 0 for what is none."""
+    found = re.fullmatch(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(MEMORY_UNITS)})", text)
+    return int(float(found[1]) * MEMORY_UNITS[found[2]]) if found else 0
 
 
 class SearchConfig(Config):
@@ -336,6 +392,7 @@ class SearchConfig(Config):
         storage_wait: seconds that a trial waits for a storage that fails before it is left to the
             next session.
         register_model: put the best trial's model into MLflow's registry when the study ends.
+        report: make the page of `samtune report` when the study ends, and put it into MLflow.
         keep_weights: so many of the best trials keep their weights, and the baseline; null is all.
     """
 
@@ -361,6 +418,7 @@ class SearchConfig(Config):
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
+    report: bool = Field(False, strict=True)
     keep_weights: Count | None = 5
 
     @field_validator("scheduler", mode="before")

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from samtune import analysis
 from samtune.files import write_atomically
-from samtune.report import answer, caveats, curves, methods, rho, settings, spent
+from samtune.report import answer, caveats, curves, methods, rho, settings, sharpness, spent
 from samtune.report.parts import Maker, Section, Subject
 from samtune.secrets import without_password
 from samtune.study import Study
@@ -27,6 +27,7 @@ SECTIONS: tuple[Maker, ...] = (
     settings.importance,
     settings.parallel,
     curves.rungs,
+    sharpness.sharpness,
     rho.divergence,
     spent.cost,
     spent.timeline,

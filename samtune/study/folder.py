@@ -4,6 +4,7 @@
       study.yaml  settings.json  manifest.json  lock
       tracking.json  mlflow.json     what MLflow has taken, and which MLflow (`tracking`)
       index, answer        what the ended trials come to, so that it is found once (`derived`)
+      data/                what data the trials have seen (`used_data`)
       .tune/                         Ray Tune's own, while a driver runs
       requests/                      what other terminals ask of it (`requests`)
       trials/t0007/
@@ -41,6 +42,7 @@ from samtune.config.study_file import check_study, to_yaml
 from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
+from samtune.registry import holds_plugins
 from samtune.study import fetching
 from samtune.study.driver import Driver
 from samtune.study.fetching import STUDY_FILES, fetch_own, fetch_study
@@ -266,8 +268,7 @@ class StudyFolder:
         folder is of no use.
         """
         here = Path.cwd()
-        tops = [module.partition(".")[0] for module in plugins]
-        if any((here / f"{top}.py").exists() or (here / top).is_dir() for top in tops):
+        if holds_plugins(here, plugins):
             return here
         settings = read_settings(self.root)
         return Path(settings.plugin_folder) if settings and settings.plugin_folder else here
@@ -275,7 +276,7 @@ class StudyFolder:
     def command(self, verb: str, rest: str = "") -> str:
         """What to type for this study, with `--storage` and `--plugin` where they are needed."""
         name, plugins = self.name, []
-        if verb in ("resume", "confirm", "export", "sync"):
+        if verb in ("resume", "confirm", "export", "sharpness", "sync"):
             config = self.config()
             plugins = config.plugins
             if verb == "resume" and config.belongs_to:
@@ -477,6 +478,7 @@ class StudyFolder:
 
     def remove_tune_folders(self) -> None:
         """Clears away what earlier sessions' Ray Tune left."""
+        delete_folder(self.root / ".tune")
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
 

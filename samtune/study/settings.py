@@ -2,8 +2,8 @@
 
 `study.yaml` is a study's own copy of its file, and people edit files. What samtune last accepted of
 it lies in `settings.json`, with the session and the keys of every change, and the folder in which
-the study's plugins were found. A change that leaves the past trials what they were is accepted; one
-that would give them another meaning is refused.
+the study's plugins were found. A change that leaves the past trials what they were is accepted, as
+of `study.resources`, for another cluster; one that would give them another meaning is refused.
 """
 
 from __future__ import annotations

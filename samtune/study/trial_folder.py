@@ -96,6 +96,11 @@ class TrialFolder:
         self.study_id = study_id
 
     @property
+    def study(self) -> Path:
+        """The folder of the study it is a trial of."""
+        return self.root.parent.parent
+
+    @property
     def journal(self) -> Path:
         """One line per finished epoch."""
         return self.root / "epochs.jsonl"
@@ -173,7 +178,7 @@ class TrialFolder:
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the place over."""
-        study = read_json(current(self.root.parent.parent / "manifest.json"), Manifest)
+        study = read_json(current(self.study / "manifest.json"), Manifest)
         if study and self.study_id and study.study_id != self.study_id:
             raise FencedError(f"{self.root} belongs to another study of the same name now")
         record = self.record()

@@ -22,6 +22,7 @@ from samtune.errors import LostReaderError
 from samtune.study.checkpoints import Checkpoints, restore
 from samtune.study.journal import Attempt, Journal
 from samtune.study.trial_folder import Outcome, TrialFolder
+from samtune.study.used_data import note_data
 from samtune.training.loop import train
 from samtune.training.state import set_up
 
@@ -108,6 +109,8 @@ def _train(
         splits = data or _dataset(config.dataset.name, json.dumps(config.dataset.params))
         if config.training.with_validation:
             splits = splits.with_validation()
+    note_data(folder.study, config, splits)
+    with _trial_code():
         state = set_up(config, splits, device)
         restore(state, folder, journal.lines(), config.hash)
         results = train(state, config, splits, device)

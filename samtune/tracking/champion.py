@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from samtune.study.study import Trial
+from samtune.tracking.description import description_of_model
 from samtune.tracking.redaction import redacted
 from samtune.tracking.runs import STUDY_TAG, TRIAL_TAG, sent_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from samtune.export.about import About
+    from samtune.study.weights import TrainedModel
 
 EPOCH_TAG = "samtune.epoch"
 
@@ -27,17 +32,40 @@ def register(
         run_id: the trial's run; its state is left as it is.
         name: what the registered model is called.
     """
-    assert best.selected_epoch is not None
+    from samtune.export.about import about
+    from samtune.study.weights import load_trained
+
+    trained = load_trained(best)
+    said = about(name, best.metric, trained)
+    said = replace(said, model=redacted(said.model), config=redacted(said.config))
     tags = {
         STUDY_TAG: client.get_run(run_id).data.tags[STUDY_TAG],
         TRIAL_TAG: best.key,
-        EPOCH_TAG: str(best.selected_epoch.epoch),
+        EPOCH_TAG: str(trained.epoch),
     }
     version = _registered(client, name, tags)
     if version is None:
         with _as_defaults(uri, registry_uri):
-            version = _log(best, run_id, name, tags)
+            version = _log(trained, said, run_id, name, tags)
+    for key, value in _said_of(said).items():
+        client.set_model_version_tag(name, version, key, value)
+    client.update_model_version(name, version, description_of_model(said, best))
     client.set_registered_model_alias(name, "champion", version)
+
+
+def _said_of(said: About) -> dict[str, str]:
+    """What one filters versions by, and what goes in and comes out, as tags."""
+    metrics = {f"samtune.{name}": f"{value:.6g}" for name, value in said.metrics.items()}
+    return metrics | {
+        "samtune.metric": said.metric,
+        "samtune.rho": f"{said.config['sam']['rho']:.6g}",
+        "samtune.model": str(said.model["name"]),
+        "samtune.task": said.task,
+        "samtune.input": f"{said.input.in_words}, {said.input.takes}",
+        "samtune.mean": str(said.input.mean),
+        "samtune.std": str(said.input.std),
+        "samtune.classes": json.dumps(said.classes),
+    }
 
 
 def rename_model(client: MlflowClient, old: str, new: str) -> None:
@@ -76,18 +104,13 @@ def _registered(client: MlflowClient, name: str, tags: dict[str, str]) -> str | 
     return None
 
 
-def _log(best: Trial, run_id: str, name: str, tags: dict[str, str]) -> str:
+def _log(trained: TrainedModel, said: About, run_id: str, name: str, tags: dict[str, str]) -> str:
     from mlflow.models import Model
 
     from samtune.export import mlflow as flavor
-    from samtune.export.about import about
     from samtune.export.base import with_preprocessing
     from samtune.export.comparison import plain_images
-    from samtune.study.weights import load_trained
 
-    trained = load_trained(best)
-    said = about(name, best.metric, trained)
-    said = replace(said, model=redacted(said.model), config=redacted(said.config))
     with sent_once():
         # Not inside `mlflow.start_run`, which would end the run anew: FINISHED, or FAILED where
         # the model cannot be logged.

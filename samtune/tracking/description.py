@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from samtune.analysis import answer
 from samtune.analysis.pareto import (
     pareto_columns,
@@ -12,16 +14,44 @@ from samtune.analysis.pareto import (
 from samtune.analysis.tuned import tuned_in_words
 from samtune.study.study import Study, Trial
 from samtune.tracking.fields import in_short
+from samtune.words import some
+
+if TYPE_CHECKING:
+    from samtune.export.about import About
 
 TOP = 5
 
 
-def description(study: Study) -> str:
-    """The best trials, what speaks for and against the answer, and what to type next."""
+def description(study: Study, *links: str) -> str:
+    """The best trials, what speaks for and against the answer, and what to type next.
+
+    Args:
+        links: what stands below the best trial, in Markdown.
+    """
+    parts = (_best(study), *links, _top(study), _pareto(study), _said(study), _next(study))
+    return "\n\n".join(part for part in parts if part)
+
+
+def description_of_model(said: About, trial: Trial) -> str:
+    """How the best trial's model came to be, what it is worth, and how to use it."""
+    height, width, channels = said.input.height, said.input.width, said.input.channels
+    of_classes = f"{said.num_classes} classes"
+    if said.classes:
+        of_classes += f" ({some(said.classes, 10)})"
     return "\n\n".join(
-        part
-        for part in (_best(study), _top(study), _pareto(study), _said(study), _next(study))
-        if part
+        (
+            f"`{said.model['name']}`, the best of study {said.study}: trial {said.trial}, "
+            f"{in_short(trial.values)}, after epoch {said.epoch}. "
+            f"**{said.metric} {said.metrics[said.metric]:.4f}** on the validation split.",
+            f"It takes float32 images (B, {channels}, {height}, {width}), {said.input.in_words}, "
+            f"with pixels from 0 to 1, and normalises them itself. It gives scores for "
+            f"{of_classes}; the task is {said.task}.",
+            "    import mlflow\n"
+            f'    model = mlflow.pyfunc.load_model("models:/{said.study}@champion")\n'
+            "    scores = model.predict(images)",
+            "The other validation metrics, mean and standard deviation are its tags; every "
+            "setting is in its metadata under `samtune`.",
+        )
     )
 
 

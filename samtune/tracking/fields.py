@@ -42,7 +42,7 @@ def points(entries: Iterable[Entry]) -> list[Metric]:
         Metric(name, value, entry.time_ms, entry.epoch)
         for entry in entries
         for name, value in with_safe_names(
-            {**entry.metrics, "epoch_duration_s": entry.duration_s}
+            {**entry.metrics, "time_per_epoch_s": entry.duration_s}
         ).items()
     ]
 

@@ -12,6 +12,7 @@ from samtune.tracking.records import Shipped
 from samtune.tracking.redaction import masked
 from samtune.tracking.runs import STUDY_TAG, Runs
 from samtune.tracking.store import store_of, use_client_environment
+from samtune.tracking.view import view_tag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,6 +83,8 @@ def _delete(client: MlflowClient, folder: StudyFolder) -> int:
         return 0
     runs = Runs(client, experiment.experiment_id, study_id)
     deleted = runs.delete()
+    if view_tag(study_id) in experiment.tags:
+        client.delete_experiment_tag(experiment.experiment_id, view_tag(study_id))
     if not client.search_runs([experiment.experiment_id], max_results=1):
         client.delete_experiment(experiment.experiment_id)
     return deleted

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
 
 from samtune.errors import SamtuneError
 from samtune.study.study import Study
+from samtune.tracking import links
 from samtune.tracking.records import Shipped
-from samtune.tracking.runs import STUDY_TAG
 from samtune.tracking.store import Store, use_client_environment
+from samtune.tracking.view import view_tag
 
 COMPARED = 5
 
@@ -20,19 +19,23 @@ class Pages:
     """Paths below the address of an MLflow UI.
 
     Attributes:
-        runs: the study's trials, best score first.
+        charts: the study's learning curves, its score against what it searched, beside its trials.
+        trials: a table of them, best score first.
         compare: its best trials side by side; empty where there are fewer than two.
+        study: its own run, with what it found.
     """
 
-    runs: str
+    charts: str
+    trials: str
     compare: str
+    study: str
 
 
 def pages_of(study: Study, store: Store) -> Pages:
     """The pages of a study.
 
     Raises:
-        SamtuneError: MLflow cannot be asked, or holds nothing of the study.
+        SamtuneError: MLflow cannot be asked, or does not hold the study's view.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -42,20 +45,18 @@ def pages_of(study: Study, store: Store) -> Pages:
         experiment = MlflowClient(store.uri).get_experiment_by_name(study.name)
     except MlflowException as error:
         raise SamtuneError(f"MLflow at {store.address} cannot be asked: {error.message}") from error
-    if experiment is None:
+    if experiment is None or view_tag(study.folder.manifest.study_id) not in experiment.tags:
         raise SamtuneError(
             f"MLflow at {store.address} holds nothing of study {study.name!r} yet: send it with "
             f"`{study.folder.command('sync')}`"
         )
-    view = {
-        "searchFilter": f"tags.`{STUDY_TAG}` = '{study.folder.study_id}'",
-        "orderByKey": "metrics.`score`",
-        "orderByAsc": "false" if study.config.mode == "max" else "true",
-    }
-    shipped = Shipped.read(study.folder.root).trials
-    best = [shipped[t.key].run_id for t in study.ranking[:COMPARED] if t.key in shipped]
-    compared = {"runs": json.dumps(best), "experiments": json.dumps([experiment.experiment_id])}
+    shipped = Shipped.read(study.folder.root)
+    known = shipped.trials
+    best = [known[t.key].run_id for t in study.ranking[:COMPARED] if t.key in known]
+    experiment_id = experiment.experiment_id
     return Pages(
-        runs=f"/#/experiments/{experiment.experiment_id}/runs?{urlencode(view, quote_via=quote)}",
-        compare=f"/#/compare-runs?{urlencode(compared, quote_via=quote)}" if len(best) > 1 else "",
+        charts=f"/{links.charts_link(experiment_id, study)}",
+        trials=f"/{links.trials_link(experiment_id, study)}",
+        compare=f"/{links.compare_link(experiment_id, best)}" if len(best) > 1 else "",
+        study=f"/{links.run_link(experiment_id, shipped.parent.run_id)}",
     )

@@ -78,6 +78,8 @@ class _Follower:
                 return
             if ended and not result.failure:
                 assert self.shipper is not None
+                assert self.deadline is not None
+                self.shipper.make_page(max(POLL_S, self.deadline - time.monotonic()))
                 self.shipper.register_champion(load_code)
                 return
             if self.deadline is None:

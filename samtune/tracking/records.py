@@ -23,6 +23,7 @@ class ShippedRun:
         epochs: how many of the journal's it has been sent.
         last_ms: when the last of them ended: another time is another epoch.
         params: whether it has the parameters.
+        datasets: whether it has the training and validation split.
         state: what it was last told of the trial.
         gain: over the baseline, as it was last told.
         refused: what it does not want of it, and why; under "" if it is the whole of it.
@@ -32,6 +33,7 @@ class ShippedRun:
     epochs: int = 0
     last_ms: int = 0
     params: bool = False
+    datasets: bool = False
     state: str = ""
     gain: float | None = None
     refused: dict[str, str] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class ShippedRun:
     def reset(self) -> None:
         """Notes that MLflow has nothing of it."""
         self.run_id, self.epochs, self.last_ms = "", 0, 0
-        self.params, self.state, self.gain = False, "", None
+        self.params, self.datasets, self.state, self.gain = False, False, "", None
         self.refused.clear()
 
     def contradicts(self, trial: Trial) -> bool:
@@ -58,6 +60,7 @@ class Shipped:
         parent: the study's own run.
         study_file, confirmation, page: the digests of the study file, `confirm.json` and
             `report.html` it has.
+        view: the digest of the view of the study's run table.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
         notes: what to tell the user once the study ends.
@@ -68,6 +71,7 @@ class Shipped:
     study_file: str = ""
     confirmation: str = ""
     page: str = ""
+    view: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None
     trials: dict[str, ShippedRun] = field(default_factory=dict)
@@ -91,7 +95,13 @@ class Shipped:
             self.trials[key].reset()
         else:
             self.parent.reset()
-            self.summary, self.study_file, self.confirmation, self.page = None, "", "", ""
+            self.summary, self.study_file, self.confirmation, self.page, self.view = (
+                None,
+                "",
+                "",
+                "",
+                "",
+            )
 
     def try_refused_again(self) -> None:
         """Forgets refusals: MLflow may think otherwise by now."""

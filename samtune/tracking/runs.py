@@ -55,14 +55,12 @@ class Runs:
         condition = f"tags.`{STUDY_TAG}` = '{self.study_id}' and tags.`{TRIAL_TAG}` = '{key}'"
         return next(self._search(condition), None)
 
-    def create(self, key: str, name: str, start_ms: int, parent: str = "") -> Run:
-        """A new run; look for it first."""
-        tags = {STUDY_TAG: self.study_id, TRIAL_TAG: key, "mlflow.source.name": "samtune"}
-        if parent:
-            tags[PARENT_TAG] = parent
+    def create(self, key: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Run:
+        """A new run, with these tags beside its own; look for it first."""
+        own = {STUDY_TAG: self.study_id, TRIAL_TAG: key, "mlflow.source.name": "samtune"}
         with sent_once():
             return self.client.create_run(
-                self.experiment_id, start_time=start_ms, tags=tags, run_name=name
+                self.experiment_id, start_time=start_ms, tags={**own, **tags}, run_name=name
             )
 
     def delete(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import Timeout
 
@@ -16,7 +18,7 @@ from samtune.errors import SamtuneError
 from samtune.secrets import without_password
 from samtune.study.folder import StudyFolder
 from samtune.study.lease import lock_of
-from samtune.study.manifest import REPORT_FILE
+from samtune.study.manifest import CONFIRM_FILE, REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register, rename_model
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
@@ -181,18 +183,18 @@ class Shipper:
         best = study.best
         if best is None or best.selected_epoch is None or best.key not in self.shipped.trials:
             return
-        champion = {
+        champion: dict[str, Any] = {
             "trial": best.key,
             "epoch": best.selected_epoch.epoch,
             "model": self.folder.name,
         }
-        before = self.shipped.champion or champion
-        if before == champion and self.shipped.champion:
+        if self.shipped.champion == champion:
             return
+        before = (self.shipped.champion or champion).get("model", self.folder.name)
         run_id = self.shipped.trials[best.key].run_id
         try:
             load_code()
-            rename_model(self.client, str(before.get("model", self.folder.name)), self.folder.name)
+            rename_model(self.client, before, self.folder.name)
             register(self.client, self.uri, self.registry_uri, best, run_id, self.folder.name)
         except Exception as error:  # noqa: BLE001 - the user's model can raise anything
             self.shipped.problems[NOT_REGISTERED] = self._words(error)
@@ -200,6 +202,35 @@ class Shipper:
         else:
             self.shipped.champion = champion
         self.shipped.write(self.folder.root)
+
+    def make_page(self, timeout_s: float) -> None:
+        """Has the study's page made and ships it, if it is to be and the study is at its end.
+
+        By a process of its own: the plots' libraries have no place in this one's memory, and what
+        makes pages stands above what ships them.
+        """
+        self._check_folder()
+        study = self._reader.read()
+        is_concluded = not study.config.confirm or (self.folder.root / CONFIRM_FILE).exists()
+        if not study.config.study.report or study.left or not is_concluded:
+            return
+        command = [sys.executable, "-m", "samtune.report", str(self.folder.root)]
+        try:
+            subprocess.run(
+                command,
+                check=True,
+                timeout=timeout_s,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            again = self.folder.command("report")
+            self.shipped.problems[REPORT_FILE] = f"could not be made; `{again}` tries again"
+            self.log(f"{error}\n{getattr(error, 'stderr', '') or ''}")
+            self.shipped.write(self.folder.root)
+        else:
+            self.ship(whole=True)
 
     def _check_folder(self) -> None:
         try:
@@ -220,7 +251,9 @@ class Shipper:
                 result.failure = result.failure or "there was no time for all of it"
                 return
             record = self.shipped.trials.setdefault(trial.key, ShippedRun())
-            fate = self._attempt(result, record.refused, "", partial(writer.trial, trial, parent))
+            fate = self._attempt(
+                result, record.refused, "", partial(writer.trial, study, trial, parent)
+            )
             if fate == "refused":
                 self._aside[trial.key] = _progress(trial)
             result.progress = result.progress or fate == "taken"
@@ -231,6 +264,7 @@ class Shipper:
             problems = self.shipped.problems
             self._attempt(result, problems, "gains over the baseline", partial(writer.gains, study))
             self._attempt(result, problems, "the study's summary", partial(writer.summary, study))
+            self._attempt(result, problems, "the shared view", partial(writer.view, study))
             self._attempt(result, problems, "study.yaml", partial(writer.study_file, study))
             self._attempt(result, problems, "confirm.json", partial(writer.confirmation, study))
             self._attempt(result, problems, REPORT_FILE, partial(writer.page, study))

@@ -1,8 +1,9 @@
 """How Ray Tune and Optuna drive the loop: the only package that knows Ray.
 
 `space` and `sampler` speak Optuna, `scheduler` decides who goes on, `search` holds the three
-together and knows the study folder, `trial` is the Ray worker, `adapters` carry the decisions to
-Ray Tune, and `run` starts it all. `baseline` and `confirm` make studies of one that is done.
+together and knows the study folder, `trial` is the Ray worker, `nodes` knows where one can go,
+`adapters` carry the decisions to Ray Tune, and `run` starts it all. `baseline` and `confirm` make
+studies of one that is done.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -11,8 +12,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers import TrialScheduler as RayScheduler
 from ray.tune.search import Searcher
+from ray.util.placement_group import placement_group
 
 from samtune.study.trial_folder import Outcome
+from samtune.tuning.cluster import Place
+from samtune.tuning.lost import LostWorkers
+from samtune.tuning.nodes import Nodes
 from samtune.tuning.patience import StorageWaitError
 from samtune.tuning.search import Search
 from samtune.tuning.watchdog import hung
@@ -58,12 +63,43 @@ class _Adapter:
         return {}
 
 
-class TuneSearcher(_Adapter, Searcher):
-    """Hands `Search.next_trial` to Ray Tune."""
+class Placement(tune.PlacementGroupFactory):
+    """Where a trial runs: on any node that is fit when Ray looks for one.
 
-    def __init__(self, search: Search, common: dict[str, Any], guard: Guard) -> None:
+    Two of them are equal to Ray if they ask for the same, so that workers are used again.
+    """
+
+    def __init__(self, place: Place, nodes: Nodes) -> None:
+        super().__init__([place.bundle])
+        self._avoided = nodes.avoided
+
+    def __deepcopy__(self, memo: Any) -> Placement:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Ray writes down of a trial; nobody places a trial from there."""
+        factory: Any = super()  # whose method has no types
+        return {**factory.__getstate__(), "_avoided": list}
+
+    def to_placement_group(self) -> Any:
+        """Asks Ray for the place."""
+        avoided = self._avoided()
+        selector = [{"ray.io/node-id": f"!in({','.join(avoided)})"}] if avoided else None
+        return placement_group(self.bundles, self.strategy, bundle_label_selector=selector)
+
+
+class TuneSearcher(_Adapter, Searcher):
+    """Hands `Search.next_trial` to Ray Tune, for as many trials as the nodes hold just now.
+
+    A trial that only waited for its turn would have been drawn with less knowledge.
+    """
+
+    def __init__(
+        self, search: Search, common: dict[str, Any], slots: Callable[[], int], guard: Guard
+    ) -> None:
         super().__init__()
         self._common = common
+        self._slots = slots
         self._next = guard(cast("Any", Searcher.FINISHED))(functools.partial(self._ask, search))
 
     def suggest(self, trial_id: str) -> Any:
@@ -71,6 +107,8 @@ class TuneSearcher(_Adapter, Searcher):
         return self._next()
 
     def _ask(self, search: Search) -> Any:
+        if not search.is_ending and search.running >= self._slots():
+            return None
         try:
             key = search.next_trial()
         except StorageWaitError:
@@ -88,13 +126,25 @@ class TuneSearcher(_Adapter, Searcher):
 
 
 class TuneScheduler(_Adapter, FIFOScheduler):
-    """Hands results and endings to `Search`."""
+    """Hands results, endings and lost workers to `Search`."""
 
-    def __init__(self, search: Search, guard: Guard) -> None:
+    def __init__(
+        self, search: Search, placement: Placement, lost: LostWorkers, guard: Guard
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._search = search
+        self._placement = placement
+        self._lost = lost
         self._result = guard(True)(self._take_result)
         self._end = guard(None)(self._take_end)
+        self._lose = guard(None)(self._take_loss)
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        """A trial that is new, or has lost its worker and is to get another one."""
+        if trial.run_metadata.error_filename is None:
+            trial.update_resources(self._placement)  # what Ray pickles on the way has no nodes
+        else:
+            self._lose(controller, trial)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
@@ -106,7 +156,17 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         self._end(trial.config["key"], result)
 
     def on_trial_error(self, controller: Any, trial: Any) -> None:
-        """Ray says this of trials it will retry as well: `TuneCallback` knows which is which."""
+        """`on_trial_add` hears of those that are retried, `TuneCallback` of the others."""
+
+    def _take_loss(self, controller: Any, trial: Any) -> None:
+        key, error = trial.config["key"], _told(trial)
+        reason = hung(self._search.folder.trial(key).log) or _in_a_line(error)
+        self._lost.note(key, _node_of(error))
+        if self._lost.too_often(key):
+            self._search.worker_lost_for_good(key, reason)
+            controller.stop_trial(trial)
+        else:
+            self._search.listener.on_retry(key, reason)
 
     def _take_result(self, key: str, result: dict[str, Any]) -> bool:
         if result.get("fault"):
@@ -130,31 +190,35 @@ class TuneScheduler(_Adapter, FIFOScheduler):
 
 
 class TuneCallback(_Adapter, tune.Callback):
-    """Hears of lost workers."""
+    """Hears of trials that Ray itself gives up."""
 
     def __init__(self, search: Search, guard: Guard) -> None:
-        self._folder = search.folder
-        self._retry = guard(None)(search.listener.on_retry)
         self._lost = guard(None)(search.worker_lost_for_good)
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray gives the trial to another worker."""
-        self._retry(trial.config["key"], self._reason(trial))
-
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial whose workers died too often."""
-        self._lost(trial.config["key"], self._reason(trial))
-
-    def _reason(self, trial: Any) -> str:
-        return hung(self._folder.trial(trial.config["key"]).log) or _in_a_line(trial)
+        """A trial whose worker could not even be used again."""
+        self._lost(trial.config["key"], _in_a_line(_told(trial)))
 
 
-def _in_a_line(trial: Any) -> str:
-    """Why Ray lost a worker, in one line of its own long story."""
+def _told(trial: Any) -> str:
+    """What Ray has written of a trial's latest loss; empty where there is nothing."""
     try:
-        lines = Path(trial.error_file).read_text().splitlines()
+        return re.split(r"^Failure # ", Path(trial.error_file).read_text(), flags=re.M)[-1]
     except OSError:
-        return "Ray gave no reason"
-    told = [line.strip() for line in lines if line.strip()]
+        return ""
+
+
+def _in_a_line(error: str) -> str:
+    """Why Ray lost a worker, in one line of its own long story."""
+    told = [line.strip() for line in error.splitlines() if line.strip()]
     details = [line for line in told if "exit detail" in line or "Error" in line]
     return (details or told or ["Ray gave no reason"])[-1][:300]
+
+
+def _node_of(error: str) -> str:
+    """The node of the worker that a story is about; empty where Ray does not know it any more."""
+    from ray._private import state
+
+    found = re.search(r"actor_id[:=]\s*([0-9a-f]{16,})", error)
+    actor = state.actors(found[1]) if found else None
+    return str(actor["Address"]["NodeID"]) if actor else ""

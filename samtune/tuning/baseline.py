@@ -88,6 +88,7 @@ def tune_baseline(
     retry_failed: bool = False,
     force_unlock: bool = False,
     time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
 ) -> Study:
     """Runs what is left of a tuned baseline and returns it; the parameters are `resume_study`'s."""
     if tuning.before is None:
@@ -98,6 +99,7 @@ def tune_baseline(
             listener=listener,
             plugin_folder=plugin_folder,
             time_budget_s=time_budget_s,
+            wait_for_resources_s=wait_for_resources_s,
         )
     tuning.before.folder.check_plugins(plugins)
     return resume_as(
@@ -109,4 +111,5 @@ def tune_baseline(
         plugin_folder=plugin_folder,
         force_unlock=force_unlock,
         time_budget_s=time_budget_s,
+        wait_for_resources_s=wait_for_resources_s,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +14,30 @@ from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
 from samtune.errors import EndedEarlyError, NoUsableTrialError, SamtuneError
+from samtune.registry import DATASETS, holds_plugins
 from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
+from samtune.study.manifest import installed_versions
 from samtune.study.renaming import open_folder
 from samtune.study.requests import WHOLE_STUDY, heeded
 from samtune.study.storage import storage_path
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
-from samtune.tuning.cluster import Slots, connected, find_slots
+from samtune.tuning.cluster import (
+    Place,
+    check_address,
+    connected,
+    demanded,
+    is_given,
+    ships_code,
+)
+from samtune.tuning.lost import LostWorkers
+from samtune.tuning.nodes import Nodes, Question, ask
 from samtune.tuning.search import Listener, Search
 from samtune.tuning.signals import Signals, handled_signals, time_budget
 from samtune.working_copy import address
 
 if TYPE_CHECKING:
     from samtune.tuning.trial import SharedData
-
-WORKER_RETRIES = 3
 
 
 class Interrupted(SamtuneError):
@@ -56,6 +66,9 @@ class Silent:
     def on_interrupt(self) -> None:
         """Nothing."""
 
+    def on_cluster(self, sentence: str) -> None:
+        """Nothing."""
+
     def on_wait(self, key: str, reason: str) -> None:
         """Nothing."""
 
@@ -71,6 +84,7 @@ def run_study(
     listener: Listener | None = None,
     plugin_folder: Path | None = None,
     time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
 ) -> Study:
     """Runs a new study to its end and returns it for reading.
 
@@ -84,6 +98,7 @@ def run_study(
         listener: is told of every epoch; None runs silently.
         plugin_folder: where plugins are looked for besides the installed packages.
         time_budget_s: end cleanly after this many seconds; the study can be resumed.
+        wait_for_resources_s: how long to wait for a first node that holds a trial.
 
     Raises:
         SamtuneError: the study exists, or its resources are not there.
@@ -91,11 +106,14 @@ def run_study(
         EndedEarlyError: too many trials failed, or the storage did for too long.
         Interrupted: a signal ended the session.
     """
+    check_address(address)
     if not isinstance(study, StudyConfig):
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
     folder = StudyFolder.create(storage_path(storage), study, plugin_folder)
-    session = _Session(address, listener or Silent(), plugin_folder, time_budget_s)
+    session = _Session(
+        address, listener or Silent(), plugin_folder, time_budget_s, wait_for_resources_s
+    )
     try:
         return session.run(folder, study)
     except Interrupted:
@@ -118,6 +136,7 @@ def resume_study(
     overrides: Sequence[str] = (),
     force_unlock: bool = False,
     time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
 ) -> Study:
     """Goes on with a study after any ending, from its journals.
 
@@ -141,6 +160,7 @@ def resume_study(
         plugin_folder=plugin_folder,
         force_unlock=force_unlock,
         time_budget_s=time_budget_s,
+        wait_for_resources_s=wait_for_resources_s,
     )
 
 
@@ -154,10 +174,18 @@ def resume_as(
     plugin_folder: Path | None = None,
     force_unlock: bool = False,
     time_budget_s: float | None = None,
+    wait_for_resources_s: float = 0.0,
 ) -> Study:
     """Goes on with a study under settings that its past trials were held against."""
+    check_address(address)
     session = _Session(
-        address, listener or Silent(), plugin_folder, time_budget_s, force_unlock, retry_failed
+        address,
+        listener or Silent(),
+        plugin_folder,
+        time_budget_s,
+        wait_for_resources_s,
+        force_unlock,
+        retry_failed,
     )
     return session.run(folder, config)
 
@@ -176,6 +204,7 @@ class _Session:
     listener: Listener
     plugin_folder: Path | None
     time_budget_s: float | None
+    wait_for_resources_s: float
     force_unlock: bool = False
     retry_failed: bool = False
 
@@ -190,15 +219,23 @@ class _Session:
                 with self._following(folder, config):
                     pass  # there is nothing to run, and something to tell
             if search.to_run:
-                with connected(self.address) as ray:
-                    slots = find_slots(ray.nodes(), config.study.resources)
-                    shared = _shared_data(ray, config)
+                shipped = self._shipped(config)
+                with connected(self.address, shipped) as ray, self._demand(config, search):
+                    shared, paths = _shared_data(ray, config)
+                    question = self._question(ray, search, paths, shipped)
+                    nodes = Nodes(
+                        config.study.resources,
+                        ray.nodes,
+                        functools.partial(ask, ray, question),
+                        self.listener.on_cluster,
+                    )
+                    place = nodes.wait(self.wait_for_resources_s)
                     with (
                         self._following(folder, config),
                         time_budget(self.time_budget_s, signals),
                         heeded(folder, number, functools.partial(_heed, search, signals)),
                     ):
-                        self._tune(search, slots, signals, shared)
+                        self._tune(search, place, nodes, question, signals, shared)
         study = Study(folder, config)
         if signals.received:
             raise Interrupted(folder, signals.received)
@@ -221,37 +258,79 @@ class _Session:
     ) -> contextlib.AbstractContextManager[None]:
         return tracking.following(folder.root, config.plugins, self.plugin_folder)
 
+    def _shipped(self, config: StudyConfig) -> Path | None:
+        """The folder whose code the nodes get from here; None where they have it, or need none."""
+        folder = self.plugin_folder or Path.cwd()
+        ships = ships_code(self.address) and holds_plugins(folder, config.plugins)
+        return folder if ships else None
+
+    def _demand(
+        self, config: StudyConfig, search: Search
+    ) -> contextlib.AbstractContextManager[None]:
+        """What an autoscaler is told that the study needs."""
+        if not is_given(self.address):
+            return contextlib.nullcontext()
+        return demanded(config.study.resources, search.to_run)
+
+    def _question(
+        self, ray: Any, search: Search, paths: list[str], shipped: Path | None
+    ) -> Question:
+        folder = search.folder
+        folder.remove_tune_folders()
+        probe = folder.tune_folder(search.session).with_name(f"nodes-{search.session}")
+        probe.mkdir(parents=True)
+        question = Question(
+            driver=ray.get_runtime_context().get_node_id(),
+            versions=installed_versions(),
+            plugins=search.config.plugins,
+            plugin_folder=None if shipped else self.plugin_folder or Path.cwd(),
+            probe=address(probe),
+            token=secrets.token_hex(8),
+            paths=paths,
+        )
+        question.leave("driver")
+        return question
+
     def _tune(
-        self, search: Search, slots: Slots, signals: Signals, shared: SharedData | None
+        self,
+        search: Search,
+        place: Place,
+        nodes: Nodes,
+        question: Question,
+        signals: Signals,
+        shared: SharedData | None,
     ) -> None:
         from ray import tune
 
-        from samtune.tuning.adapters import Guard, TuneCallback, TuneScheduler, TuneSearcher
+        from samtune.tuning.adapters import (
+            Guard,
+            Placement,
+            TuneCallback,
+            TuneScheduler,
+            TuneSearcher,
+        )
         from samtune.tuning.trial import TrialActor
 
         folder = search.folder
-        folder.remove_tune_folders()
         tune_folder = folder.tune_folder(search.session)
         guard = Guard(stop=signals.stop)
         common = {
             "study": address(folder.root),
             "study_id": folder.study_id,
             "session": search.session,
-            "cpus": slots.cpus,
-            "gpus": slots.gpus,
-            "plugins": search.config.plugins,
-            "plugin_folder": str(self.plugin_folder or Path.cwd()),
+            "cpus": place.cpus,
+            "gpus": place.gpus,
             "storage_wait": search.config.study.storage_wait,
             "epoch_timeout": search.config.study.epoch_timeout,
         }
-        worker = tune.with_parameters(TrialActor, shared=shared)
+        worker = tune.with_parameters(TrialActor, shared=shared, question=question)
+        lost = LostWorkers(nodes.is_at_fault)
         tuner = tune.Tuner(
-            tune.with_resources(worker, {"cpu": slots.cpus, "gpu": slots.gpus}),
+            worker,
             tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(search, common, guard),
-                scheduler=TuneScheduler(search, guard),
+                search_alg=TuneSearcher(search, common, nodes.slots, guard),
+                scheduler=TuneScheduler(search, Placement(place, nodes), lost, guard),
                 num_samples=search.to_run,
-                max_concurrent_trials=slots.trials,
                 reuse_actors=True,
                 trial_name_creator=_ray_id,
                 trial_dirname_creator=_ray_id,
@@ -261,7 +340,7 @@ class _Session:
                 storage_path=str(tune_folder.parent),
                 # By default Ray saves a class trainable when it ends; the journal has everything.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=WORKER_RETRIES),
+                failure_config=tune.FailureConfig(max_failures=-1),  # `LostWorkers` counts
                 callbacks=[TuneCallback(search, guard)],
                 verbose=0,
             ),
@@ -303,20 +382,24 @@ def _ray_id(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def _shared_data(ray: Any, config: StudyConfig) -> SharedData | None:
-    """The data set in Ray's object store: read once, and held once by each node.
+def _shared_data(ray: Any, config: StudyConfig) -> tuple[SharedData | None, list[str]]:
+    """The data set in Ray's object store, and the paths that each worker reads all the same.
 
-    None where trials differ in their data set; every worker then reads its own.
+    It is read once, and held once by each node; where trials differ in their data set there is
+    none, and every worker reads its own.
     """
-    if any(path.startswith("dataset.") for path in config.search_space):
-        return None
-    from samtune.data import dataset_problems, open_dataset
+    from samtune.data import Images, dataset_problems, open_dataset
     from samtune.tuning.trial import SharedData
 
     dataset = config.trial.dataset
+    schema = DATASETS[dataset.name].schema.model_fields
+    paths = [str(v) for k, v in dataset.params.items() if v and schema[k].annotation is Path]
+    if any(path.startswith("dataset.") for path in config.search_space):
+        return None, paths
     splits = open_dataset(dataset.name, dataset.params)
+    in_memory = isinstance(splits.train, Images) and isinstance(splits.val, Images)
     with dataset_problems(dataset.name):  # one that cannot be padded, pickled or stored
-        return SharedData(ray.put(splits.to_share()))
+        return SharedData(ray.put(splits.to_share())), [] if in_memory else paths
 
 
 def _first_failure(study: Study) -> str:

@@ -52,6 +52,10 @@ class Listener(Protocol):
         """A signal asks the session to end; called inside the signal's handler."""
         ...
 
+    def on_cluster(self, sentence: str) -> None:
+        """What is wrong with a node, or what the session waits for."""
+        ...
+
     def on_wait(self, key: str, reason: str) -> None:
         """A trial cannot be written down, and waits for its storage."""
         ...
@@ -82,6 +86,7 @@ class Search:
         self._waiting: set[str] = set()
         self._values: dict[str, dict[int, float]] = {}
         self._ended: set[str] = set()
+        self._running: set[str] = set()
 
         study = Study(folder, config)
         self._keeper = Keeper(study, session)
@@ -119,6 +124,16 @@ class Search:
         """Whether a trial was ended in this session."""
         return bool(self._ended)
 
+    @property
+    def running(self) -> int:
+        """How many trials are handed out and have not ended."""
+        return len(self._running)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no trial will be handed out any more, whatever is left."""
+        return self._stopping or bool(self.failures.verdict)
+
     def next_trial(self) -> str | None:
         """Hands out a trial and returns its key; None when there is none left.
 
@@ -126,7 +141,7 @@ class Search:
             StorageWaitError: the trial cannot be written down yet; ask again later.
             OSError: it could not for as long as `study.storage_wait` says.
         """
-        if self.failures.verdict or self._stopping:
+        if self.is_ending:
             return None
         self._settle()
         if self._not_written:
@@ -192,6 +207,7 @@ class Search:
         if key in self._ended:
             return
         self._ended.add(key)
+        self._running.discard(key)
         if write:
             # A worker may have died after writing its own.
             outcome = self._written_outcome(key) or outcome
@@ -221,6 +237,7 @@ class Search:
         """
         if gives_up:
             self._ended.add(key)
+            self._running.discard(key)
             self.set_aside[key] = reason
             self.listener.on_set_aside(key, reason)
         elif key not in self._waiting:
@@ -275,6 +292,7 @@ class Search:
         self._storage.is_well()
         self._waiting.discard("")
         self._not_written = None
+        self._running.add(key)
         self.listener.on_start(key, values, epochs_done)
         return key
 

@@ -10,15 +10,15 @@ import contextlib
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from samtune.errors import LostReaderError
+from samtune.errors import LostReaderError, SamtuneError
 from samtune.registry import load_plugins
 from samtune.study.folder import StudyFolder
 from samtune.study.storage import storage_path
+from samtune.tuning.nodes import Question
 from samtune.tuning.patience import Patience
 from samtune.tuning.watchdog import Watchdog
 from samtune.working_copy import at_hand, publish
@@ -41,17 +41,25 @@ class SharedData:
 class TrialActor(tune.Trainable):
     """One worker process; it runs one trial after another."""
 
-    def setup(self, config: dict[str, Any], shared: SharedData | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        shared: SharedData | None = None,
+        question: Question | None = None,
+    ) -> None:
         """Begins, or takes up, the trial that `config` names.
 
         Args:
             shared: the data set of all trials; without it each trial brings its own.
+            question: what the node must have, and the plugins; without it there are none.
         """
         import ray
         import torch
 
         torch.set_num_threads(config["cpus"])
-        load_plugins(config["plugins"], Path(config["plugin_folder"]))
+        if question:
+            _check_node(question, ray.get_runtime_context().get_node_id())
+            load_plugins(question.plugins, question.plugin_folder)
         self._data = ray.get(shared.splits) if shared else None
         self._start(config)
 
@@ -148,3 +156,14 @@ class TrialActor(tune.Trainable):
             "fault": " ".join(reason.split())[:500],
             "done": gives_up,
         }
+
+
+def _check_node(question: Question, node: str) -> None:
+    """Refuses a node on which the trial waited for a place since before the node was there.
+
+    Raises:
+        SamtuneError: it lacks something. The driver finds the same, and tries another node.
+    """
+    problems = [] if node == question.driver else question.problems(node)
+    if problems:
+        raise SamtuneError("; ".join(problems))

@@ -61,6 +61,19 @@ def test_friendly_sam_climbs_along_what_is_new_in_the_gradient() -> None:
             torch.testing.assert_close(w.data, vector(*neighbor).data)
 
 
+def test_friendly_sam_may_leave_out_a_part_of_the_mean() -> None:
+    w = vector(0, 0)
+    optimizer = SAM([w], SGD, lr=1.0, rho=1.0, sigma=0.5, mean_decay=0.9)
+    for gradient, neighbor in (
+        ((1.0, 0.0), (1.0, 0.0)),  # the mean is now (1, 0), of which half is left out
+        ((0.5, 2.0), (0.0, 1.0)),  # the mean is now .9 (1, 0) + .1 (.5, 2) = (.95, .2)
+        ((3.475, 4.1), (0.6, 0.8)),  # what is left is (3, 4)
+    ):
+        w.grad = torch.tensor(gradient, dtype=torch.float64)
+        with optimizer.at_worst_neighbor():
+            torch.testing.assert_close(w.data, vector(*neighbor).data)
+
+
 def test_a_mean_that_forgets_at_once_is_the_last_gradient() -> None:
     w = vector(0, 0)
     optimizer = SAM([w], SGD, lr=1.0, rho=1.0, sigma=1.0, mean_decay=0.0)

@@ -21,6 +21,8 @@ from samtune.study.trial_folder import TrialFolder
 from samtune.study.trial_run import run_trial
 from tests.faults.saboteur import CPU, run
 
+STATES = "trials"  # where the driver, who is not here, would let go of training states
+
 
 @pytest.fixture
 def study(study_folder: StudyFolder, trial: TrialFolder) -> StudyFolder:
@@ -57,7 +59,7 @@ def test_a_session_that_the_manifest_does_not_know_is_harm(
     )
     with study_folder.session():
         pass
-    assert _found(study_folder) == {}
+    assert set(_found(study_folder)) == {STATES}
 
 
 def test_lines_of_workers_that_were_held_up_do_no_harm(
@@ -68,8 +70,10 @@ def test_lines_of_workers_that_were_held_up_do_no_harm(
     run(trial, digits)
     with open(trial.journal, "ab") as file:
         file.write(encoded(replace(first, epoch=2))[0])
-    (damage,) = _found(study).values()
-    assert (damage.where, damage.is_harmless) == ("trials/t0001/epochs.jsonl", True)
+    found = _found(study)
+    assert set(found) == {"trials/t0001/epochs.jsonl", STATES}
+    damage = found["trials/t0001/epochs.jsonl"]
+    assert damage.is_harmless
     assert "held up (1)" in damage.found
 
 
@@ -80,11 +84,11 @@ def test_what_a_killed_driver_leaves_does_no_harm(
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     driver = replace(Driver.this_process(), pid=gone.pid)
-    study._write_manifest(replace(study.manifest, driver=driver))
+    study.write_manifest(replace(study.manifest, driver=driver))
     (study.root / ".tmp-0").write_text("")
     (study.root / ".tune").mkdir()
     found = _found(study)
-    assert sorted(found) == [".tmp-0", ".tune", "manifest.json"]
+    assert sorted(found) == [".tmp-0", ".tune", "manifest.json", STATES]
     assert all(damage.is_harmless for damage in found.values())
     assert f"process {gone.pid}" in found["manifest.json"].found
 
@@ -105,7 +109,9 @@ def test_what_an_unfinished_trial_has_lost_a_resume_makes_up_for(
         "nothing reads it, and `samtune resume` removes it"
     )
     run(trial, digits)
-    assert _found(study) == {}
+    (states,) = _found(study).values()
+    assert (states.where, states.is_harmless) == (STATES, True)
+    assert "`samtune gc tiny" in states.remedy
 
 
 def test_of_a_trial_at_work_the_journal_and_the_best_weights_are_looked_at(

@@ -28,6 +28,21 @@ def test_a_study_is_found_by_name_and_reads_back(
     assert not study_folder.is_running
 
 
+def test_a_new_study_is_forced_to_the_disk_by_name(
+    tmp_path: Path, study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    folder = StudyFolder.create(tmp_path, study_config())
+    assert synced[-2:] == [str(folder.root), str(tmp_path)]
+
+
 def test_a_name_is_taken_once(study_folder: StudyFolder, study_config: Make) -> None:
     before = (study_folder.root / "manifest.json").read_bytes()
     with pytest.raises(SamtuneError, match="study 'tiny' exists .* `samtune resume tiny`"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -179,6 +180,21 @@ def test_a_study_without_a_trial_leaves_no_process(
         pass
     assert tracking.wait_until_shipped(study_folder.root).missing == ""
     assert _shipping(study_folder.root) == []
+
+
+def test_a_shipper_that_cannot_start_is_given_up_once_the_driver_has_ended(
+    study_folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, starts = tmp_path / "python", tmp_path / "starts"
+    program.write_text(f"#!/bin/sh\necho started >> {starts}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    with tracking.following(study_folder.root):
+        pass
+    tracking.wait_until_shipped(study_folder.root, 10)
+    # Once while the driver was at work, and a few times after that.
+    assert 2 <= len(starts.read_text().splitlines()) <= 5
 
 
 def test_a_killed_shipper_is_started_again(remote: StudyFolder, proxy: Proxy, direct: str) -> None:

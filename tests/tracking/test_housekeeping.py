@@ -87,6 +87,10 @@ def test_deleted_records_are_this_studys_alone(
     assert_all_there(uri, other)
     (version,) = client.search_model_versions("name = 'tiny'")
     assert version.tags["samtune.study_id"] == other.manifest.study_id
+    left = client.get_experiment_by_name("tiny")
+    assert left is not None
+    views = [tag for tag in left.tags if tag.startswith("mlflow.sharedViewState.")]
+    assert views == [f"mlflow.sharedViewState.{other.manifest.study_id}"]
 
     assert tracking.delete_records(other) == 2
     experiment = client.get_experiment_by_name("tiny")

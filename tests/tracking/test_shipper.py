@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ from samtune import tracking
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
 from samtune.data import Images, load_dataset
+from samtune.data.facts import digest_of
 from samtune.files import read_json
 from samtune.registry import MODELS, register_model
 from samtune.study.folder import StudyFolder
@@ -33,8 +35,10 @@ Make = Callable[..., StudyConfig]
 
 
 def _ship(folder: StudyFolder, uri: str) -> int:
-    result = Shipper(folder, uri).ship()
+    shipper = Shipper(folder, uri)
+    result = shipper.ship()
     assert not result.failure
+    assert shipper.shipped.problems == {}
     return result.sent
 
 
@@ -47,7 +51,7 @@ def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> Non
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
     assert [r.data.tags["samtune.state"] for r in children] == ["finished", "interrupted"]
-    names = {"val_accuracy", "train_loss", "epoch_duration_s"}
+    names = {"val_accuracy", "train_loss", "time_per_epoch_s"}
     assert set(runs["t0002"].data.metrics) == names
     assert set(runs["t0001"].data.metrics) == {*names, "score"}
     assert runs["t0001"].data.params["sam.rho"] == "0.1"
@@ -81,16 +85,18 @@ def test_no_run_ends_before_it_starts(folder: StudyFolder, uri: str) -> None:
 
 
 def test_the_score_carries_its_epoch_and_that_epochs_time(folder: StudyFolder, uri: str) -> None:
-    append(folder.trial("t0002"), 2)
+    append(folder.trial("t0002"), 2, val_accuracy=0.4)
     worse = Entry(1, 1, 3, {"val_accuracy": 0.1, "train_loss": 1.0}, 0.5, 1_800_000_000_000, "", "")
     Journal(folder.trial("t0002").journal).append(worse)
     folder.trial("t0002").end(Outcome("finished", 3))
     _ship(folder, uri)
-    runs, client = runs_of(uri), mlflow.MlflowClient(uri)
-    for key, epoch in {"t0001": 3, "t0002": 2}.items():
-        (best,) = client.get_metric_history(runs[key].info.run_id, "score")
-        expected = (epoch, epoch / 10, T0 + 1000 * epoch)
-        assert (best.step, best.value, best.timestamp) == expected
+    runs = runs_of(uri)
+    best = {key: points_of(uri, run, "score") for key, run in runs.items()}
+    assert best == {
+        "t0001": [(3, 0.3, T0 + 3000)],
+        "t0002": [(2, 0.4, T0 + 2000)],
+        "study": [(0, 0.4, T0 + 2000)],
+    }
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -444,6 +450,10 @@ def test_the_studys_run_says_its_answer_once_it_rests(folder: StudyFolder, uri: 
     assert said.startswith("**t0001** has the best score, 0.3000 (val_accuracy at its best epoch)")
     assert "| t0001 | 0.3000 | 3 | rho=0.1 |" in said
     assert f"    samtune resume tiny --storage {folder.root.parent}" in said
+    assert f"viewStateShareKey={folder.study_id}" in said
+    assert "get-artifact" not in said  # one rho makes no plot
+    versions = runs_of(uri)["study"].data.tags["samtune.versions"]
+    assert f"torch {version('torch')}" in versions
 
 
 def test_the_champion_is_right_on_images_as_people_have_them(
@@ -467,6 +477,24 @@ def test_the_champion_is_right_on_images_as_people_have_them(
     assert about["classes"] == list("0123456789")
     assert about["input"]["takes"].startswith("float32 (B, channels, height, width), pixels from 0")
 
+    client = mlflow.MlflowClient(uri)
+    registered = client.get_model_version_by_alias("trained", "champion")
+    assert f"**val_accuracy {recorded:.4f}** on the validation split" in registered.description
+    assert (
+        "float32 images (B, 1, 8, 8), 8x8 grey, with pixels from 0 to 1" in registered.description
+    )
+    assert (
+        '    model = mlflow.pyfunc.load_model("models:/trained@champion")' in registered.description
+    )
+    assert registered.tags["samtune.val_accuracy"] == f"{recorded:.6g}"
+    assert json.loads(registered.tags["samtune.classes"]) == list("0123456789")
+    assert json.loads(registered.tags["samtune.mean"]) == about["input"]["mean"]
+    assert champion.metadata.signature is not None
+    run = runs_of(uri, "trained")["t0001"]
+    seen = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
+    noisy = load_dataset("digits", label_noise=0.4)  # as its worker has seen it
+    assert seen == {"train": digest_of(noisy.train), "validation": digest_of(noisy.val)}
+
 
 def test_an_ended_trial_that_changes_all_the_same_is_seen_in_its_turn(
     folder: StudyFolder, uri: str, monkeypatch: pytest.MonkeyPatch
@@ -480,3 +508,31 @@ def test_an_ended_trial_that_changes_all_the_same_is_seen_in_its_turn(
     assert shipper.ship().sent == 5
     append(trial, 2)  # by a worker that was held up
     assert sorted(shipper.ship().sent for _ in range(2)) == [0, 1]
+
+
+def test_a_study_that_asks_for_its_page_has_it_in_mlflow_at_its_end(
+    tmp_path: Path, study_config: Make, uri: str
+) -> None:
+    config = study_config(("trials: 4", "trials: 1, baseline: false, report: true"))
+    folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 1})
+    shipper = Shipper(folder, uri)
+    shipper.ship()
+    shipper.make_page(120)
+    assert not (folder.root / "report.html").exists()  # its trial was interrupted
+    folder.trial("t0001").end(Outcome("finished", 1))
+    shipper.ship()
+    shipper.make_page(120)
+    artifacts = mlflow.MlflowClient(uri).list_artifacts(runs_of(uri)["study"].info.run_id)
+    assert "report.html" in {artifact.path for artifact in artifacts}
+
+
+def test_a_page_that_cannot_be_made_in_time_is_said(
+    tmp_path: Path, study_config: Make, uri: str
+) -> None:
+    config = study_config(("trials: 4", "trials: 1, baseline: false, report: true"))
+    folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 3})
+    shipper = Shipper(folder, uri)
+    shipper.ship()
+    shipper.make_page(0.05)
+    (note,) = report(folder.root).notes
+    assert note.startswith("MLflow: report.html: could not be made; `samtune report tiny --stor")

@@ -11,7 +11,7 @@ import torch
 
 from samtune.training import amx
 from samtune.training.loop import sam_step
-from samtune.training.precision import SMALLEST_SCALE, LossScale, resolve
+from samtune.training.precision import SMALLEST_SCALE, LossScale, in_float32, resolve
 from tests.conftest import Processor
 from tests.training.test_sam_step import TASK, assert_same, batch, new_state
 
@@ -47,6 +47,12 @@ def test_auto_on_a_gpu_is_bf16_from_ampere_on(monkeypatch, capability, expected)
 @pytest.mark.parametrize("named", ["fp32", "bf16", "fp16"])
 def test_a_named_precision_is_kept(named) -> None:
     assert resolve(named, CPU) == named
+
+
+def test_outputs_of_several_parts_are_all_ready_for_a_loss() -> None:
+    outputs = (torch.ones(2, dtype=torch.float16), [torch.ones(1, dtype=torch.bfloat16)], 3)
+    first, (second,), third = in_float32(outputs)
+    assert (first.dtype, second.dtype, third) == (torch.float32, torch.float32, 3)
 
 
 def test_amx_without_tiles_is_ruled_out_unless_the_user_set_a_limit(

@@ -204,6 +204,18 @@ def test_once_the_target_is_reached_only_what_has_begun_goes_on(
     assert more.to_run == 4
 
 
+def test_a_trial_that_was_stopped_reaches_no_target_that_the_last_epoch_is_to_reach(
+    study_folder: StudyFolder, study_config: Make
+) -> None:
+    config = study_config(("study: {", "study: {target: 0.9, select: last, baseline: false, "))
+    search = Search(study_folder, config, 1, Silent())
+    assert [search.next_trial() for _ in range(2)] == ["t0001", "t0002"]
+    assert _epoch(search, study_folder, "t0001", 1, 0.95)
+    assert not _epoch(search, study_folder, "t0002", 1, 0.92)
+    assert not search.budget.spent
+    assert search.next_trial() == "t0003"
+
+
 def test_hours_of_training_are_counted_over_sessions(
     study_folder: StudyFolder, study_config: Make
 ) -> None:

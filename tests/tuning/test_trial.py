@@ -38,8 +38,6 @@ def start(
                 "session": session,
                 "cpus": 1,
                 "gpus": 0,
-                "plugins": [],
-                "plugin_folder": str(Path.cwd()),
                 "storage_wait": 600.0,
                 "epoch_timeout": "auto",
             }
