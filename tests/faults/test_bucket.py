@@ -86,6 +86,7 @@ def machines(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine
     return Machines(tmp_path, STUDY, monkeypatch, storage)
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_a_study_in_a_bucket_goes_on_in_an_empty_folder_of_another_machine(
     machines: Machines, s3: S3
