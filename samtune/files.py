@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from samtune import working_copy
 from samtune.errors import DamagedFileError
 
 T = TypeVar("T")
@@ -35,6 +36,8 @@ def write_atomically(
             must stay as it is. Who then takes the folder over and removes temporary files can be
             sure that nothing asked for before is renamed any more.
 
+    Where the path stands for an object in a bucket (`working_copy`), that is put first.
+
     Raises:
         OSError: it cannot be written; its `filename` is `path`, which is as it was.
     """
@@ -46,6 +49,7 @@ def write_atomically(
             os.fsync(file.fileno())
         if may_replace:
             may_replace()
+        working_copy.put(path, content)
         with naming(path):
             os.replace(temporary, path)
     except BaseException:
@@ -60,6 +64,12 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file, there or not."""
+    working_copy.delete(path)
+    path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:

@@ -20,6 +20,7 @@ from samtune.config.yaml_reader import parse_yaml
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study
 from samtune.training import amx, precision
+from tests.s3_server import s3, s3_server  # noqa: F401 - fixtures
 from tests.synthetic import write_study
 
 TINY = """

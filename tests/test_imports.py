@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "samtune"
 
 # The floors, from the ground up; a module imports from its own and from those below it only.
 LAYERS = [
-    {"errors", "files", "words"},
+    {"errors", "files", "s3", "words", "working_copy"},
     {"secrets", "given"},
     {"registry", "sam"},
     {"models", "data"},
@@ -37,6 +37,8 @@ HEAVY = {
     "sklearn": {"analysis", "data"},
     "plotly": {"report"},
     "jinja2": {"report"},
+    "boto3": {"s3"},
+    "botocore": {"s3"},
     "curvlinops": {"sharpness"},
 }
 

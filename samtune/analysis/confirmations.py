@@ -9,6 +9,7 @@ from samtune.errors import SamtuneError
 from samtune.files import read_json
 from samtune.study import Study
 from samtune.study.manifest import CONFIRM_FILE
+from samtune.working_copy import current
 
 
 def confirmations(study: Study) -> dict[str, Confirmed]:
@@ -22,7 +23,8 @@ def confirmations(study: Study) -> dict[str, Confirmed]:
     found = {}
     for name in dict.fromkeys([*names, *([study.name] if confirm else [])]):
         with contextlib.suppress(SamtuneError):
-            told = read_json(study.folder.root.parent / name / CONFIRM_FILE, Confirmed)
+            found_by = current(study.folder.root.parent / name / CONFIRM_FILE)
+            told = read_json(found_by, Confirmed)
             if told and told.study == searched:
                 found[name] = told
     return found

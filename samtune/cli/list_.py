@@ -11,6 +11,7 @@ from samtune.cli.options import AsJson, Storage
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study, study_names
 from samtune.words import metric
+from samtune.working_copy import address
 
 
 @uncollected()
@@ -46,8 +47,8 @@ def list_(
         return
     console = new_console()
     if not rows:
-        kind = "archived study" if archived else "study"
-        console.print(f"There is no {kind} in {storage}. Start one with `samtune run FILE`.")
+        kind, where = "archived study" if archived else "study", address(storage)
+        console.print(f"There is no {kind} in {where}. Start one with `samtune run FILE`.")
         return
     shown = table("study", "state", "trials", "metric", ">best", "trial")
     for row in rows:

@@ -11,9 +11,12 @@ import typer
 from samtune.cli.console import epoch_line
 from samtune.cli.options import Storage, StudyName
 from samtune.study import DEFAULT_STORAGE, Trial, open_study
+from samtune.study.fetching import fetch_own
 from samtune.study.journal import Journal
+from samtune.working_copy import current, is_copy
 
 POLL_S = 0.3
+POLL_BUCKET_S = 5.0  # each look at one is paid for
 
 
 def logs(
@@ -35,6 +38,8 @@ def logs(
     epochs = 0
     while True:
         # Asked before reading: what comes in between is printed in another round.
+        found.folder.fetch()
+        fetch_own(study.folder.root)
         ended, running = found.folder.outcome(), study.folder.is_running
         printed += _print_from(found, printed)
         for entry in Journal(found.folder.journal).epochs()[epochs:]:
@@ -43,7 +48,7 @@ def logs(
             print(epoch_line(epochs, total, entry.metrics, entry.duration_s), flush=True)
         if ended or not running:
             break
-        time.sleep(POLL_S)
+        time.sleep(POLL_BUCKET_S if is_copy(found.folder.root) else POLL_S)
     if ended:
         reason = f": {ended.reason}" if ended.reason else ""
         print(f"{trial} {ended.state} after epoch {ended.epoch}{reason}", file=sys.stderr)
@@ -54,7 +59,7 @@ def logs(
 def _print_from(trial: Trial, start: int) -> int:
     """Prints the log from this byte on; returns how many bytes there were."""
     try:
-        with open(trial.folder.log, "rb") as file:
+        with open(current(trial.folder.log), "rb") as file:
             file.seek(start)
             content = file.read()
     except FileNotFoundError:

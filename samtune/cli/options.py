@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from samtune.study import DEFAULT_STORAGE, StudyFolder, study_names
+from samtune.study.storage import storage_path
 
 StudyFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="The study file.", show_default=False)
@@ -59,7 +60,15 @@ StudyNames = Annotated[
     ),
 ]
 Storage = Annotated[
-    Path, typer.Option(help="The folder that holds studies; on a cluster, one every node sees.")
+    Path,
+    typer.Option(
+        parser=storage_path,
+        metavar="FOLDER",
+        envvar="SAMTUNE_STORAGE",
+        show_envvar=False,
+        help="The folder that holds studies, or s3://BUCKET/FOLDER; on a cluster, one every node "
+        "sees.",
+    ),
 ]
 
 

@@ -9,7 +9,9 @@ import typer
 
 from samtune.cli.console import new_console
 from samtune.cli.options import Storage, StudyName
+from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, open_study
+from samtune.working_copy import address, is_copy
 
 
 def report(
@@ -39,8 +41,12 @@ def report(
         write_report(studies[0], output) if len(studies) == 1 else write_comparison(studies, output)
     )
     new_console().print(
-        f"{path}: {size(path.stat().st_size)}, everything in it", markup=False, soft_wrap=True
+        f"{address(path)}: {size(path.stat().st_size)}, everything in it",
+        markup=False,
+        soft_wrap=True,
     )
+    if open_page and is_copy(path):
+        raise SamtuneError(f"{address(path)} lies in a bucket: name a file with -o to open it")
     if open_page:
         typer.launch(path.absolute().as_uri())
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from samtune import working_copy
 from samtune.cli.console import new_console, seconds_of
 from samtune.cli.options import (
     Address,
@@ -72,7 +73,7 @@ def run(
             raise SamtuneError(found.missing)
         return
     where = storage / config.name
-    console.print(f"  folder     {where}, MLflow {_tracking_address()}")
+    console.print(f"  folder     {working_copy.address(where)}, MLflow {_tracking_address()}")
     attend(
         lambda listener: run_study(
             config,

@@ -15,6 +15,7 @@ from samtune.cli.console import new_console, print_damage, print_json, table, un
 from samtune.cli.options import AsJson, Storage, StudyName, TrialKey
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
 from samtune.words import describe, metric, number
+from samtune.working_copy import address
 
 MOST_ROWS = 200  # a table takes a millisecond a row, and nobody reads the rest
 
@@ -48,7 +49,7 @@ def _print_study(study: Study, most_rows: int) -> None:
     by = study.config.study.select
     precisions = dict.fromkeys(t.precision for t in study.trials if t.epochs)
     computed = f"; precision {', '.join(precisions)}" if precisions else ""
-    console.print(f"{study.folder.root}; trials count by their {by} epoch{computed}\n")
+    console.print(f"{address(study.folder.root)}; trials count by their {by} epoch{computed}\n")
     rows = table(
         "trial",
         "state",
@@ -111,7 +112,7 @@ def _print_trial(trial: Trial) -> None:
         console.print(rows)
     if why := trial.folder.let_go():
         console.print(f"its weights were not kept: {why}")
-    console.print(f"{trial.folder.root}")
+    console.print(address(trial.folder.root))
 
 
 def study_json(study: Study) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def study_json(study: Study) -> dict[str, Any]:
     return {
         "name": study.name,
         "state": study.state,
-        "folder": str(study.folder.root),
+        "folder": address(study.folder.root),
         "metric": study.metric,
         "metrics": study.config.study.metrics or [study.metric],
         "mode": study.config.mode,

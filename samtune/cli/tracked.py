@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.study import StudyFolder
+from samtune.working_copy import address
 
 
 def print_tracking(console: Any, root: Path) -> None:
@@ -19,7 +20,7 @@ def print_tracking(console: Any, root: Path) -> None:
     if report.missing:
         console.print(
             f"[yellow]MLflow has not taken {report.missing} yet; send the rest with `{again}`. "
-            f"See {root / 'tracking.log'}.[/]",
+            f"See {address(root / 'tracking.log')}.[/]",
             soft_wrap=True,
         )
     if report.refused:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 from samtune.config.schema import BEST, KEPT_STATES, TrialRecord
+from samtune.files import remove
 from samtune.study.journal import Attempt, Entry, Journal, now_ms
 from samtune.study.trial_folder import TrialFolder
 from samtune.training.checkpoint import load_state, save_state, save_weights
@@ -109,7 +110,7 @@ class Checkpoints:
         kept |= {self._best.weights} if self._best else set()
         for path, attempt in self._folder.checkpoints():
             if attempt <= self._attempt.number and path.name not in kept:
-                path.unlink(missing_ok=True)
+                remove(path)
 
 
 def restore(state: TrainingState, folder: TrialFolder, lines: list[Entry], hash: str) -> None:

@@ -43,7 +43,10 @@ from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json
 from samtune.registry import holds_plugins
+from samtune.study import fetching
 from samtune.study.driver import Driver
+from samtune.study.fetching import STUDY_FILES, fetch_own, fetch_study
+from samtune.study.lease import is_alive, lock_of
 from samtune.study.manifest import (
     SCHEMA,
     Manifest,
@@ -59,9 +62,9 @@ from samtune.study.settings import (
     write_settings,
 )
 from samtune.study.trial_folder import TRIAL_PATTERN, TrialFolder, trial_number
+from samtune.working_copy import ChangedError, address, current, delete_folder, is_copy
 
 DEFAULT_STORAGE = Path("samtune_studies")
-STUDY_FILES = ("manifest.json", "study.yaml")  # either is a sign of a study, damaged or not
 _TRIAL = re.compile(TRIAL_PATTERN)
 NAME_RULE = "1 to 64 letters, digits, dots, dashes or underscores"
 
@@ -94,14 +97,15 @@ class StudyFolder:
         folder = cls(storage.absolute() / config.name)
         folder.refuse_link(folder.root)
         try:
+            folder.fetch()
             folder._trials.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.root / "lock", timeout=0):
                 folder._write_new(config, plugin_folder)
-        except Timeout:
+        except (Timeout, ChangedError):
             raise SamtuneError(f"study {config.name!r} is just being created or run") from None
         except OSError as error:
             raise SamtuneError(
-                f"storage {storage} cannot be written: {error.strerror or error}"
+                f"storage {address(storage)} cannot be written: {error.strerror or error}"
             ) from error
         return folder
 
@@ -110,10 +114,10 @@ class StudyFolder:
         """Raises `SamtuneError` if no study can be begun under this name."""
         check_name(name)
         folder = cls(storage.absolute() / name)
-        if (folder.root / "manifest.json").exists():
+        if current(folder.root / "manifest.json").exists():
             raise SamtuneError(
-                f"study {name!r} exists in {folder.root.parent}: go on with `samtune resume "
-                f"{name}`, or take another name with --name."
+                f"study {name!r} exists in {address(folder.root.parent)}: go on with `samtune "
+                f"resume {name}`, or take another name with --name."
             )
 
     def _write_new(self, config: StudyConfig, plugin_folder: Path | None) -> None:
@@ -138,10 +142,11 @@ class StudyFolder:
         """
         check_name(name)
         folder = cls(storage.absolute() / name)
+        fetch_own(folder.root)
         if not any((folder.root / file).exists() for file in STUDY_FILES):
             names = study_names(storage)
             if not names:
-                raise SamtuneError(f"there is no study in {storage}; is --storage right?")
+                raise SamtuneError(f"there is no study in {address(storage)}; is --storage right?")
             raise UnknownNameError("study", name, names)
         folder.refuse_link(folder.root)
         written = read_json(folder.root / "manifest.json", _Schema)
@@ -158,8 +163,13 @@ class StudyFolder:
         """Identity, session, driver and versions."""
         manifest = read_json(self.root / "manifest.json", Manifest)
         if manifest is None:
-            raise SamtuneError(f"{self.root} has no manifest.json; restore it from a backup")
+            where = address(self.root)
+            raise SamtuneError(f"{where} has no manifest.json; restore it from a backup")
         return manifest
+
+    def fetch(self) -> None:
+        """Brings a copy of what lies in a bucket to where that is; elsewhere it does nothing."""
+        fetch_study(self.root)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces the manifest; for who holds the study."""
@@ -174,7 +184,7 @@ class StudyFolder:
     def is_running(self) -> bool:
         """Whether a driver is at work."""
         driver = self.driver
-        return driver is not None and driver.is_alive
+        return driver is not None and is_alive(self.root / "lock", driver)
 
     def config(self) -> StudyConfig:
         """The resolved study file, for reading: no model, data set or plugin is imported.
@@ -276,7 +286,7 @@ class StudyFolder:
                 verb, name = "confirm" if config.confirm else verb, config.belongs_to
         words = ["samtune", verb, name, rest]
         if self.root.parent != DEFAULT_STORAGE.absolute():
-            words.append(f"--storage {self.root.parent}")
+            words.append(f"--storage {address(self.root.parent)}")
         words += [f"--plugin {module}" for module in plugins]
         words += [f"--plugin MODULE_WITH_{name.partition('@')[0]}" for name in given]
         return " ".join(word for word in words if word)
@@ -362,7 +372,7 @@ class StudyFolder:
             try:
                 yield number
             finally:
-                now = read_json(self.root / "manifest.json", Manifest)
+                now = read_json(current(self.root / "manifest.json"), Manifest)
                 if now and (now.study_id, now.session) == (self.study_id, number):
                     self.write_manifest(replace(now, driver=None))
 
@@ -374,7 +384,8 @@ class StudyFolder:
             SamtuneError: another process holds it.
         """
         self._refuse_links()
-        with self.locked():
+        with self.locked(force=force_unlock):
+            current(self.root / "manifest.json")
             manifest = self.manifest
             self.study_id = self.study_id or manifest.study_id
             self._check_identity(manifest)
@@ -382,16 +393,20 @@ class StudyFolder:
             yield manifest
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the lock, which a driver of this machine would have.
+    def locked(self, *, force: bool = False) -> Iterator[None]:
+        """Holds the lock, which a driver of this machine would have; in a bucket, any driver.
+
+        Args:
+            force: take it even from a driver that seems to live, where one can.
 
         Raises:
             SamtuneError: another process has it.
         """
-        lock = FileLock(self.root / "lock")
+        lock = lock_of(self.root / "lock", timeout=0, force=force)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
+            current(self.root / "manifest.json")
             holder = self.driver or "another command, such as `samtune gc`"
             raise SamtuneError(f"study {self.name!r} is being run by {holder}.") from None
         try:
@@ -402,6 +417,8 @@ class StudyFolder:
     def refuse_elsewhere(self, manifest: Manifest, *, force_unlock: bool) -> None:
         """Raises `SamtuneError` if a driver of another machine has it, whose lock may not show."""
         driver = manifest.driver
+        if is_copy(self.root):
+            return  # the lease reaches every machine
         if driver and not driver.is_local and not force_unlock:
             raise SamtuneError(
                 f"study {self.name!r} is being run by {driver}. If that process is surely gone, "
@@ -434,9 +451,9 @@ class StudyFolder:
         Raises:
             OSError: the folder is not there, for now or for good.
         """
-        manifest = read_json(self.root / "manifest.json", Manifest)
+        manifest = read_json(current(self.root / "manifest.json"), Manifest)
         if manifest is None:
-            raise OSError(f"{self.root} is not there: is its storage still connected?")
+            raise OSError(f"{address(self.root)} is not there: is its storage still connected?")
         self._check_identity(manifest)
         if manifest.session > session:
             raise FencedError(
@@ -446,8 +463,10 @@ class StudyFolder:
     def remove_if_untouched(self) -> None:
         """Removes this very study if it has handed out no trial, as far as that can be told."""
         with contextlib.suppress(OSError, SamtuneError):
+            self.fetch()
             self._check_identity(self.manifest)
             if not any(self._trials.iterdir()):
+                delete_folder(self.root)
                 shutil.rmtree(self.root)
 
     def _check_identity(self, manifest: Manifest) -> None:
@@ -463,6 +482,7 @@ class StudyFolder:
 
     def remove_tune_folders(self) -> None:
         """Clears away what earlier sessions' Ray Tune left."""
+        delete_folder(self.root / ".tune")
         shutil.rmtree(self.root / ".tune", ignore_errors=True)
 
 
@@ -482,6 +502,8 @@ def study_names(storage: Path) -> list[str]:
     Raises:
         SamtuneError: `storage` is no folder.
     """
+    if is_copy(storage):
+        return fetching.study_names(storage)
     if not storage.exists():
         return []
     if not storage.is_dir():

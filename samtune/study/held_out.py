@@ -21,6 +21,7 @@ from samtune.study.folder import StudyFolder
 from samtune.study.manifest import Reading
 from samtune.study.study import Study, Trial
 from samtune.study.weights import load_trained
+from samtune.working_copy import current
 
 TEST_FILE = "test.json"
 
@@ -55,7 +56,7 @@ class HeldOutScores:
 
 def held_out_scores(confirmation: StudyFolder) -> HeldOutScores:
     """What was read so far; nothing is read for it."""
-    return read_json(confirmation.root / TEST_FILE, HeldOutScores) or HeldOutScores()
+    return read_json(current(confirmation.root / TEST_FILE), HeldOutScores) or HeldOutScores()
 
 
 def check_unread(searched: StudyFolder, confirmation_id: str | None) -> None:
@@ -73,7 +74,7 @@ def check_unread(searched: StudyFolder, confirmation_id: str | None) -> None:
         if is_own and not reading.done:
             continue  # it was killed, and is taken up again
         own = searched.root.parent / reading.confirmation / TEST_FILE
-        if is_own and own.exists():
+        if is_own and current(own).exists():
             continue
         raise SamtuneError(
             f"the test split was read at {reading.at} by {reading.by}, for "

@@ -23,10 +23,9 @@ from pydantic import TypeAdapter
 from samtune.config.schema import TrialRecord
 from samtune.study.derived import read_derived, write_derived
 from samtune.study.journal import Entry
-from samtune.study.trial_folder import EndState, TrialFolder
+from samtune.study.trial_folder import TRIAL_FILES, EndState, TrialFolder
 
 SCHEMA = 1
-TRIAL_FILES = ("trial.json", "epochs.jsonl", "outcome.json")
 FEWEST_NEW = 50
 NEW_SHARE = 0.1  # of a whole index: it is written so seldom that all writing stays in proportion
 SETTLED_NS = 2_000_000_000  # a file that is changed twice within a tick of its clock looks the same

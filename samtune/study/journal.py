@@ -12,6 +12,7 @@ from pathlib import Path
 from samtune.errors import FencedError
 from samtune.files import naming, set_aside, sync_folder, write_atomically
 from samtune.study.history import Attempt, Entry, History, Tail, encoded, read_history
+from samtune.working_copy import ChangedError, is_copy
 
 __all__ = ["Attempt", "Entry", "Journal", "now_ms"]
 
@@ -91,7 +92,10 @@ class Journal:
             write_atomically(self.path, raw[: history.end])
             sync_folder(self.path.parent)
             return f"{history.damage}; the journal as it was is kept as {aside.name}"
-        if raw and not raw.endswith(b"\n"):
+        if raw and not raw.endswith(b"\n") and is_copy(self.path):
+            whole = raw + b"\n" if history.end == len(raw) else raw[: history.end]
+            write_atomically(self.path, whole)
+        elif raw and not raw.endswith(b"\n"):
             with naming(self.path), open(self.path, "r+b") as file:
                 if os.fstat(file.fileno()).st_size != len(raw):
                     return ""  # somebody is just writing
@@ -122,6 +126,8 @@ class Journal:
     def _write(self, entry: Entry, tail: Tail, *, durable: bool) -> str:
         """Appends the line that follows `tail`; returns its checksum."""
         line, checksum = encoded(replace(entry, line=tail.line + 1, previous=tail.head))
+        if is_copy(self.path):
+            return self._put(entry, tail, line, checksum)
         with naming(self.path):
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
             descriptor = os.open(self.path, flags, 0o644)
@@ -133,6 +139,21 @@ class Journal:
         self._tail = None
         if before == tail.size:
             self._tail = Tail(entry.by, checksum, tail.line + 1, before + len(line))
+        return checksum
+
+    def _put(self, entry: Entry, tail: Tail, line: bytes, checksum: str) -> str:
+        """`_write` where nothing can be appended: the whole journal is put, unless it has grown."""
+        raw = self._raw()
+        self._tail = None
+        try:
+            write_atomically(self.path, raw + line)
+        except ChangedError:
+            # Of another attempt's beginning the caller finds out.
+            if entry.epoch and self._ready().owner == entry.by:
+                raise
+        else:
+            if len(raw) == tail.size:
+                self._tail = Tail(entry.by, checksum, tail.line + 1, len(raw) + len(line))
         return checksum
 
     def _raw(self) -> bytes:

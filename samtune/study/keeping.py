@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samtune.errors import DamagedFileError
+from samtune.files import remove
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Journal
 from samtune.study.study import Study, Trial
@@ -30,6 +31,7 @@ from samtune.study.trial_folder import (
     trial_key,
     trial_number,
 )
+from samtune.working_copy import file_size
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Spare:
         if self.why and self.trial.let_go() is None:
             self.trial.note_let_go(self.why)
         for path in self.files:
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 class Keeper:
@@ -104,6 +106,7 @@ class Keeper:
             with contextlib.suppress(OSError, DamagedFileError):
                 self._folder.check_session(self._session)
                 folder = self._folder.trial(other)
+                folder.fetch()
                 _spare(folder, () if why else _read(folder).weights_files, why).remove()
 
     def _relieved(self, key: str, value: float | None) -> Iterator[tuple[str, int | None]]:
@@ -173,7 +176,7 @@ def _why(key: str, rank: int | None, of: int, keep: int | None) -> LetGo | None:
 
 def _spare(folder: TrialFolder, kept: Container[str], why: LetGo | None) -> Spare:
     found = [path for path, _ in folder.checkpoints() if path.name not in kept]
-    return Spare(folder, {path: path.stat().st_size for path in found + folder.leftovers()}, why)
+    return Spare(folder, {path: file_size(path) for path in found + folder.leftovers()}, why)
 
 
 def _read(folder: TrialFolder) -> Trial:

@@ -11,10 +11,13 @@ import shutil
 import uuid
 from pathlib import Path
 
+from samtune import working_copy
 from samtune.errors import SamtuneError
-from samtune.files import sync_folder
+from samtune.files import remove, sync_folder
+from samtune.study.fetching import STUDY_FILES
 from samtune.study.folder import StudyFolder, check_name, study_names
 from samtune.study.manifest import Manifest
+from samtune.working_copy import is_copy
 
 HIDDEN = ".deleted-"
 
@@ -50,6 +53,8 @@ def delete(folder: StudyFolder, *, force_unlock: bool = False) -> int:
     Raises:
         SamtuneError: a driver holds it.
     """
+    if is_copy(folder.root):
+        return _delete_objects(folder, force_unlock=force_unlock)
     storage = folder.root.parent
     hidden = storage / f"{HIDDEN}{folder.name}-{uuid.uuid4().hex[:8]}"
     with folder.locked():
@@ -64,6 +69,22 @@ def delete(folder: StudyFolder, *, force_unlock: bool = False) -> int:
     return freed
 
 
+def _delete_objects(folder: StudyFolder, *, force_unlock: bool) -> int:
+    """Removes the objects that say that there is a study, then the others.
+
+    A bucket has no hidden name for them: killed in between, what is left is no study, and a
+    removal of the same name clears it away.
+    """
+    with folder.locked(force=force_unlock):
+        folder.fetch()
+        freed = size_of(folder.root)
+        for name in STUDY_FILES:
+            remove(folder.root / name)
+        working_copy.delete_folder(folder.root)
+    working_copy.delete_folder(folder.root)  # the lease was given back to it
+    return freed
+
+
 def _manifest(folder: StudyFolder) -> Manifest | None:
     """None where it is gone or damaged, so that nobody can run the study."""
     try:
@@ -73,6 +94,8 @@ def _manifest(folder: StudyFolder) -> Manifest | None:
 
 
 def size_of(root: Path) -> int:
-    """The bytes of all files in a folder."""
+    """The bytes of all files in a folder, or of all its objects."""
+    if is_copy(root):
+        return working_copy.size_of(root)
     paths = (os.path.join(top, name) for top, _, names in os.walk(root) for name in names)
     return sum(os.lstat(path).st_size for path in paths)

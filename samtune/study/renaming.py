@@ -23,6 +23,7 @@ from samtune.files import sync_folder, write_json
 from samtune.study.folder import StudyFolder, check_name, study_names
 from samtune.study.manifest import CONFIRM_FILE, Renaming
 from samtune.study.settings import read_settings
+from samtune.working_copy import is_copy
 
 
 def rename(folder: StudyFolder, new: str) -> StudyFolder:
@@ -32,6 +33,11 @@ def rename(folder: StudyFolder, new: str) -> StudyFolder:
         SamtuneError: the name is none or taken, or a driver holds the study or one of its own.
     """
     check_name(new)
+    if is_copy(folder.root):
+        raise SamtuneError(
+            f"study {folder.name!r} lies in a bucket, where nothing can be renamed in one step: "
+            "copy it into a folder, with `aws s3 cp --recursive`, to give it another name there"
+        )
     config = folder.config()
     if config.belongs_to:
         kind = "confirmation" if config.confirm else "tuned baseline"

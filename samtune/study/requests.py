@@ -12,13 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from samtune import working_copy
 from samtune.errors import SamtuneError
+from samtune.files import remove
+from samtune.study.fetching import fetch_own
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study
+from samtune.working_copy import is_copy, publish
 
 REQUESTS = "requests"
 WHOLE_STUDY = "study"
 POLL_S = 0.5
+POLL_BUCKET_S = 10.0  # each look at one is paid for
 
 
 def ask_to_stop(study: Study, key: str | None = None) -> None:
@@ -36,25 +41,30 @@ def ask_to_stop(study: Study, key: str | None = None) -> None:
     folder = study.folder.root / REQUESTS
     with contextlib.suppress(FileNotFoundError):  # the driver is just removing it, being done
         folder.mkdir(exist_ok=True)
-        (folder / f"{study.session}-{key or WHOLE_STUDY}").touch()
+        asked = folder / f"{study.session}-{key or WHOLE_STUDY}"
+        asked.touch()
+        publish(asked)
 
 
 def wait_until_stopped(study: Study, key: str | None = None) -> None:
     """Returns once the session that the study was in has ended, or this trial has."""
     folder = study.folder
     while True:
+        fetch_own(folder.root)
+        if key is not None:
+            folder.trial(key).fetch()
         manifest = folder.manifest
         if manifest.session != study.session or not folder.is_running:
             return
         if key is not None and folder.trial(key).outcome():
             return
-        time.sleep(POLL_S)
+        time.sleep(_poll_s(folder))
 
 
 def requested(folder: StudyFolder, session: int) -> set[str]:
     """What is asked of this session: trials by their keys, or `WHOLE_STUDY`."""
     try:
-        names = [path.name for path in (folder.root / REQUESTS).iterdir()]
+        names = _asked(folder)
     except OSError:
         return set()
     return {name.partition("-")[2] for name in names if name.startswith(f"{session}-")}
@@ -68,7 +78,7 @@ def heeded(folder: StudyFolder, session: int, heed: Callable[[set[str]], None]) 
 
     def look() -> None:
         known: set[str] = set()
-        while not ended.wait(POLL_S):
+        while not ended.wait(_poll_s(folder)):
             if new := requested(folder, session) - known:
                 known |= new
                 heed(new)
@@ -86,6 +96,19 @@ def heeded(folder: StudyFolder, session: int, heed: Callable[[set[str]], None]) 
 def remove_requests(folder: StudyFolder) -> None:
     """Removes what was asked of this session and of earlier ones."""
     with contextlib.suppress(OSError):
-        for path in list((folder.root / REQUESTS).iterdir()):
-            path.unlink(missing_ok=True)
+        for name in _asked(folder):
+            remove(folder.root / REQUESTS / name)
         (folder.root / REQUESTS).rmdir()
+
+
+def _asked(folder: StudyFolder) -> set[str]:
+    """The names of all requests there are."""
+    requests = folder.root / REQUESTS
+    if is_copy(requests):
+        working_copy.fetch(requests, lambda _: False)
+        return working_copy.names(requests)
+    return {path.name for path in requests.iterdir()}
+
+
+def _poll_s(folder: StudyFolder) -> float:
+    return POLL_BUCKET_S if is_copy(folder.root) else POLL_S

@@ -17,6 +17,7 @@ from samtune.study.requests import remove_requests, requested
 from samtune.study.study import Study
 from samtune.study.trial_folder import TrialFolder, trial_key
 from samtune.study.trial_run import Progress, run_trial
+from samtune.working_copy import address, current
 
 
 def train_single(
@@ -34,12 +35,12 @@ def train_single(
         update={"name": name, "search_space": {}, "study": search, "confirm": None}
     )
     folder = None
-    if (storage / name / "manifest.json").exists():
+    if current(storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
         # With what was added since filled in; hashes would not see a default that has changed.
         if trial_with(folder.config(), {}) != config.trial:
             raise SamtuneError(
-                f"{storage / name} holds a run with other settings; take another --name."
+                f"{address(storage / name)} holds a run with other settings; take another --name."
             )
     has_ended = folder is not None and _has_ended(folder.trial(trial_key(1)))
     dataset = config.trial.dataset

@@ -20,6 +20,7 @@ from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.index import Content, Head, Index, Stamp, is_settled, stamp_of
 from samtune.study.journal import Entry, Journal
 from samtune.study.renaming import open_folder
+from samtune.study.storage import storage_path
 from samtune.study.trial_folder import (
     BASELINE_KEY,
     FAILED_STATES,
@@ -28,6 +29,7 @@ from samtune.study.trial_folder import (
     TrialState,
     trial_number,
 )
+from samtune.working_copy import current
 
 if TYPE_CHECKING:
     import pandas
@@ -181,6 +183,7 @@ class Study:
         self.folder = folder
         self.name = folder.name
         self.config = config
+        folder.fetch()
         manifest = folder.manifest
         self.session = manifest.session
         self.is_archived = manifest.archived
@@ -210,7 +213,7 @@ class Study:
         if self.config.study.baseline != "tuned":
             return None
         storage, name = self.folder.root.parent, baseline_name(self.name)
-        if not (storage / name / "manifest.json").exists():
+        if not current(storage / name / "manifest.json").exists():
             return None
         try:
             folder = StudyFolder.open(storage, name)
@@ -404,5 +407,5 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = open_folder(Path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     return Study(folder, folder.config())

@@ -8,14 +8,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from samtune import working_copy
 from samtune.config.schema import TrialRecord
 from samtune.errors import DamagedFileError, FencedError
-from samtune.files import TEMPORARY, read_json, set_aside, sha256_of, sync_folder, write_json
+from samtune.files import (
+    TEMPORARY,
+    read_json,
+    remove,
+    set_aside,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
 from samtune.study.journal import Attempt, Journal
 from samtune.study.manifest import Manifest
+from samtune.working_copy import at_hand, current
 
 BASELINE_KEY = "t0000"
 TRIAL_PATTERN = r"t\d{4,}"
+TRIAL_FILES = ("trial.json", "epochs.jsonl", "outcome.json")
 LET_GO_FILE = "let_go.json"
 CHECKPOINT_PATTERN = r"(?:state|best)-\d+-a(\d+)(?:-[0-9a-f]+)?\.(?:pt|safetensors)"
 EndState = Literal["finished", "stopped", "diverged", "out_of_memory", "failed"]
@@ -109,7 +120,7 @@ class TrialFolder:
 
     def file(self, name: str) -> Path:
         """A file that the journal names; none leaves this folder."""
-        return self.root / Path(name).name
+        return at_hand(self.root / Path(name).name)
 
     def is_whole(self, name: str, sha256: str) -> bool:
         """Whether a file is there as the journal names it."""
@@ -117,9 +128,15 @@ class TrialFolder:
 
     def checkpoints(self) -> Iterator[tuple[Path, int]]:
         """Every training state and weights file, and the number of the attempt that wrote it."""
-        for path in self.root.iterdir():
-            if found := re.fullmatch(CHECKPOINT_PATTERN, path.name):
-                yield path, int(found[1])
+        for name in working_copy.names(self.root):
+            if found := re.fullmatch(CHECKPOINT_PATTERN, name):
+                yield self.root / name, int(found[1])
+
+    def fetch(self) -> None:
+        """Brings a copy of what lies in a bucket to where that is; elsewhere it does nothing."""
+        if working_copy.is_copy(self.root):
+            said = (*TRIAL_FILES, LET_GO_FILE)
+            working_copy.fetch(self.root, said.__contains__, TRIAL_FILES)
 
     def let_go(self) -> LetGo | None:
         """Why its weights were not kept; None where they are."""
@@ -145,7 +162,7 @@ class TrialFolder:
         An outcome that an older session has written does not count any more.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / LET_GO_FILE).unlink(missing_ok=True)  # it will have weights again
+        remove(self.root / LET_GO_FILE)  # it will have weights again
         handed_out = record.model_copy(update={"session": session})
         write_json(self.root / "trial.json", handed_out.model_dump(mode="json"))
         for changed in (self.root, self.root.parent):
@@ -161,7 +178,7 @@ class TrialFolder:
 
     def check_session(self, session: int) -> None:
         """Raises `FencedError` if a newer session, or another study, has taken the place over."""
-        study = read_json(self.study / "manifest.json", Manifest)
+        study = read_json(current(self.study / "manifest.json"), Manifest)
         if study and self.study_id and study.study_id != self.study_id:
             raise FencedError(f"{self.root} belongs to another study of the same name now")
         record = self.record()
@@ -187,7 +204,7 @@ class TrialFolder:
             if session is not None:
                 self.check_session(session)
             if attempt is not None:
-                Journal(self.journal).check(attempt)
+                Journal(current(self.journal)).check(attempt)
 
         record = self.record() if session is None else None
         by = record.session if record else session or 0
@@ -234,12 +251,12 @@ class TrialFolder:
         """Gives an outcome that does not hold another name, and returns it."""
         path = self.root / "outcome.json"
         aside = set_aside(path)
-        path.unlink(missing_ok=True)
+        remove(path)
         return aside
 
     def reopen(self) -> None:
         """Forgets how the trial ended, so that it is handed out again."""
-        (self.root / "outcome.json").unlink(missing_ok=True)
+        remove(self.root / "outcome.json")
         sync_folder(self.root)
 
 

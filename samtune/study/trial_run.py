@@ -69,6 +69,7 @@ def run_trial(
         OSError: the folder cannot be written.
     """
     journal = Journal(folder.journal)
+    folder.fetch()
     folder.check_session(session)
     if damage := journal.repair():
         print(f"{folder.journal}: {damage}", file=sys.stderr)

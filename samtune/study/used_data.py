@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from samtune.config.schema import TrialConfig
 from samtune.files import read_json, write_json
+from samtune.working_copy import at_hand
 
 if TYPE_CHECKING:
     from samtune.data import DataSplits
@@ -50,7 +51,7 @@ def note_data(study: Path, config: TrialConfig, data: DataSplits) -> None:
     from samtune.data.facts import digest_of, has_masks, images_per_class
 
     path = _path(study, config)
-    if path.exists():
+    if at_hand(path).exists():
         return
     train, val = (
         SplitFacts(
@@ -72,7 +73,7 @@ def used_data(study: Path, config: TrialConfig) -> UsedData | None:
     Raises:
         DamagedFileError: the file was changed since.
     """
-    return read_json(_path(study, config), UsedData)
+    return read_json(at_hand(_path(study, config)), UsedData)
 
 
 def _path(study: Path, config: TrialConfig) -> Path:

@@ -6,6 +6,7 @@ GIVEN is a file descriptor.
 import sys
 from pathlib import Path
 
+from samtune.study.storage import storage_path
 from samtune.tracking.process import follow
 
-follow(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+follow(storage_path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from samtune.tracking.process import DRAIN_S
 from samtune.tracking.records import Report, report
 from samtune.tracking.store import CLIENT_ENVIRONMENT, Store, store_of
+from samtune.working_copy import address, publish
 
 SHORTEST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -56,6 +58,8 @@ def wait_until_shipped(root: Path, timeout_s: float = DRAIN_S + 5) -> Report:
     if beside is None:
         return report(root)
     beside.join(timeout_s)
+    with contextlib.suppress(OSError):  # a log is worth no failure
+        publish(root / "tracking.log")
     return report(root, beside.store.address)
 
 
@@ -79,7 +83,7 @@ class _Beside(threading.Thread):
         self._given.flush()
         self.command = [
             *(sys.executable, "-m", "samtune.tracking"),
-            *(str(root), str(self._given.fileno()), str(plugin_folder), *plugins),
+            *(address(root), str(self._given.fileno()), str(plugin_folder), *plugins),
         ]
         # Not on the command line, where other users of this machine could read its password.
         self.environment = {

@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from filelock import FileLock
-
 from samtune.errors import SamtuneError
 from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
+from samtune.study.lease import lock_of
 from samtune.tracking.redaction import masked
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
+from samtune.working_copy import is_copy
 
 POLL_S = 1.0
+POLL_BUCKET_S = 10.0  # each look at one is paid for
 REST = 10  # times as long as a round took
 LONGEST_WAIT_S = 30.0
 LONGEST_LAST_WAIT_S = 4.0
@@ -43,7 +44,7 @@ def follow(root: Path, given: int, plugin_folder: Path, plugins: Sequence[str]) 
         # Not `read`: a process that was started before shares this descriptor's place in the file.
         take_given(os.pread(given, os.fstat(given).st_size, 0))
 
-    with FileLock(root / "tracking.lock"):
+    with lock_of(root / "tracking.lock"):
         _Follower(root, uri).run(load_code)
 
 
@@ -55,21 +56,26 @@ class _Follower:
         self.uri = uri
         self.shipper: Shipper | None = None
         self.said = ""
-        self.wait_s = POLL_S
+        self.poll_s = POLL_BUCKET_S if is_copy(root) else POLL_S
+        self.wait_s = self.poll_s
         self.fruitless = 0
         self.deadline: float | None = None
 
     def run(self, load_code: Callable[[], None]) -> None:
         """Ships to the end; `load_code` is called before a model is built."""
         # Importing MLflow takes seconds of a core, which the first trials need more.
-        while not (_closed_within(POLL_S) or any(self.folder.root.glob("trials/*/epochs.jsonl"))):
-            pass
+        self.folder.fetch()
+        while not (
+            _closed_within(self.poll_s) or any(self.folder.root.glob("trials/*/epochs.jsonl"))
+        ):
+            self.folder.fetch()
+        self.folder.fetch()
         if not any(self.folder.root.glob("trials/*/trial.json")):
             return  # the study ended before its first trial
         while True:
             if _closed_within(self.wait_s if self.deadline is None else 0) and not self.deadline:
                 self.deadline = time.monotonic() + DRAIN_S
-                self.fruitless, self.wait_s = 0, POLL_S
+                self.fruitless, self.wait_s = 0, self.poll_s
             # Asked before shipping: what ends in between is shipped in another round.
             ended = self.deadline is not None and not self.folder.is_running
             try:
@@ -110,7 +116,7 @@ class _Follower:
         else:
             self.fruitless = 0
             # Thousands of journals take seconds to read: leave the core to the trials.
-            self.wait_s = min(max(POLL_S, REST * (time.monotonic() - started)), LONGEST_WAIT_S)
+            self.wait_s = min(max(self.poll_s, REST * (time.monotonic() - started)), LONGEST_WAIT_S)
         return result
 
     def _say(self, failure: str) -> None:

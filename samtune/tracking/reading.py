@@ -6,7 +6,8 @@ import os
 from collections.abc import Container
 
 from samtune.config.schema import StudyConfig
-from samtune.study.folder import STUDY_FILES, StudyFolder
+from samtune.study.fetching import STUDY_FILES
+from samtune.study.folder import StudyFolder
 from samtune.study.index import stamp_of
 from samtune.study.study import Study, Trial
 from samtune.study.trial_folder import TrialFolder
@@ -39,6 +40,7 @@ class StudyReader:
         It costs a look at the study's own files, at those of each trial that has not ended, and at
         those of `ENDED_AT_ONCE` others.
         """
+        self.folder.fetch()
         self._look_at_some_ended()
         trials = self.folder.root / "trials"
         names = os.listdir(trials) if trials.is_dir() else []

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from samtune.files import parse_json, write_atomically
+from samtune.study.fetching import fetch_own
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study, Trial
 from samtune.words import count
@@ -161,6 +162,7 @@ def report(root: Path, address: str | None = None) -> Report:
         address: which MLflow, without a password; None is the one that was last written to.
     """
     folder = StudyFolder(root)
+    fetch_own(root)
     shipped = Shipped.read(root)
     if address is not None and shipped.uri != address:
         shipped = Shipped(address)  # what another one has does not count

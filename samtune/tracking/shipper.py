@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from samtune.errors import SamtuneError
 from samtune.secrets import without_password
 from samtune.study.folder import StudyFolder
+from samtune.study.lease import lock_of
 from samtune.study.manifest import CONFIRM_FILE, REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register, rename_model
@@ -49,7 +50,7 @@ def sync(folder: StudyFolder) -> tuple[int, Report]:
     use_client_environment()
     store = store_of(folder.root)
     try:
-        with FileLock(folder.root / "tracking.lock", timeout=0):
+        with lock_of(folder.root / "tracking.lock", timeout=0):
             try:
                 sent = _sync(folder, store)
             except SamtuneError:

@@ -30,6 +30,7 @@ from samtune.tracking.records import Shipped, ShippedRun, run_status
 from samtune.tracking.redaction import redacted
 from samtune.tracking.runs import PARENT, PARENT_TAG, Runs
 from samtune.tracking.view import GAIN, SCORE, STATE_TAG, view, view_tag
+from samtune.working_copy import current
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -207,7 +208,7 @@ class Writer:
 
     def page(self, study: Study) -> None:
         """The page that `samtune report` has written, if it has."""
-        path = study.folder.root / REPORT_FILE
+        path = current(study.folder.root / REPORT_FILE)
         digest = sha256_of(path)  # empty where there is none
         if digest and self.shipped.page != digest:
             self.client.log_artifact(self.shipped.parent.run_id, str(path))

@@ -18,6 +18,7 @@ from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study
 from samtune.tuning.run import resume_as, run_study
+from samtune.working_copy import current
 
 if TYPE_CHECKING:
     from samtune.tuning.search import Listener
@@ -58,7 +59,7 @@ def tuning_of(search: Study) -> Tuning | None:
     trials = max(1, sum(not t.is_baseline for t in search.trials))
     config = baseline_study(search.config, study_id, trials)
     storage = search.folder.root.parent
-    if not (storage / config.name / "manifest.json").exists():
+    if not current(storage / config.name / "manifest.json").exists():
         return Tuning(config, None)
     folder = StudyFolder.open(storage, config.name)
     if folder.config().baseline_of != config.baseline_of:

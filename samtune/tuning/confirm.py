@@ -22,6 +22,7 @@ from samtune.study.folder import StudyFolder, check_name
 from samtune.study.held_out import check_unread, read_test
 from samtune.study.manifest import CONFIRM_FILE
 from samtune.study.study import Study, Trial
+from samtune.working_copy import current
 
 TOP = 3
 SEEDS = 5
@@ -68,7 +69,7 @@ def plan(
         )
     check_name(name)
     storage = searched.root.parent
-    if (storage / name / "manifest.json").exists():
+    if current(storage / name / "manifest.json").exists():
         folder = StudyFolder.open(storage, name)
         begun = folder.config()
         _check_same(searched, folder, begun, wanted)

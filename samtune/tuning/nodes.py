@@ -18,7 +18,9 @@ from samtune.config.schema import ResourcesConfig
 from samtune.errors import SamtuneError
 from samtune.registry import load_plugins
 from samtune.study.manifest import installed_versions
+from samtune.study.storage import storage_path
 from samtune.tuning.cluster import Node, Place, place_of, too_small
+from samtune.working_copy import current, is_copy, put
 
 LOOK_EVERY_S = 2.0
 ANSWER_WITHIN_S = 60.0  # a worker's start and imports, from a network storage that is cold
@@ -32,7 +34,8 @@ class Question:
 
     Attributes:
         driver: the driver's own node, which is not asked.
-        probe: a folder in the study, where both sides leave a file for the other.
+        probe: a folder in the study, where both sides leave a file for the other; its address,
+            where that is in a bucket.
         token: what these files hold.
         paths: files and folders of the data set that each worker reads itself.
     """
@@ -41,7 +44,7 @@ class Question:
     versions: dict[str, str]
     plugins: list[str]
     plugin_folder: Path | None
-    probe: Path
+    probe: str | Path
     token: str
     paths: list[str]
 
@@ -63,17 +66,29 @@ class Question:
 
     def _storage(self, node: str) -> list[str]:
         if not self._holds("driver"):
-            return [f"it does not see the study in {self.probe.parents[1]}"]
+            return [f"it does not see the study in {self._study}"]
         try:
-            (self.probe / node).write_text(self.token)
+            self.leave(node)
         except OSError as error:
-            return [f"it cannot write to {self.probe.parents[1]}: {error.strerror or error}"]
+            return [f"it cannot write to {self._study}: {error.strerror or error}"]
         return []
+
+    @property
+    def _study(self) -> str:
+        return str(self.probe).rpartition("/.tune/")[0]
+
+    def leave(self, name: str) -> None:
+        """Writes the file of one side."""
+        path = storage_path(self.probe) / name
+        if is_copy(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path, self.token.encode())
+        path.write_text(self.token)
 
     def _holds(self, name: str) -> bool:
         try:
-            return (self.probe / name).read_text() == self.token
-        except OSError:
+            return current(storage_path(self.probe) / name).read_text() == self.token
+        except (OSError, SamtuneError):
             return False
 
     def _data(self) -> list[str]:

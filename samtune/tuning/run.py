@@ -19,6 +19,7 @@ from samtune.study.folder import DEFAULT_STORAGE, StudyFolder
 from samtune.study.manifest import installed_versions
 from samtune.study.renaming import open_folder
 from samtune.study.requests import WHOLE_STUDY, heeded
+from samtune.study.storage import storage_path
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.cluster import (
@@ -33,6 +34,7 @@ from samtune.tuning.lost import LostWorkers
 from samtune.tuning.nodes import Nodes, Question, ask
 from samtune.tuning.search import Listener, Search
 from samtune.tuning.signals import Signals, handled_signals, time_budget
+from samtune.working_copy import address
 
 if TYPE_CHECKING:
     from samtune.tuning.trial import SharedData
@@ -111,7 +113,7 @@ def run_study(
     if not isinstance(study, StudyConfig):
         plugin_folder = plugin_folder or Path(study).absolute().parent
         study = read_study(Path(study))
-    folder = StudyFolder.create(Path(storage), study, plugin_folder)
+    folder = StudyFolder.create(storage_path(storage), study, plugin_folder)
     session = _Session(
         address,
         listener or Silent(),
@@ -156,7 +158,7 @@ def resume_study(
         force_unlock: take over from a driver on another machine that is surely gone.
         owns_process: whether a second Ctrl-C may end the process.
     """
-    folder = open_folder(Path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
     return resume_as(
@@ -301,11 +303,11 @@ class _Session:
             versions=installed_versions(),
             plugins=search.config.plugins,
             plugin_folder=None if shipped else self.plugin_folder or Path.cwd(),
-            probe=probe,
+            probe=address(probe),
             token=secrets.token_hex(8),
             paths=paths,
         )
-        (probe / "driver").write_text(question.token)
+        question.leave("driver")
         return question
 
     def _tune(
@@ -333,7 +335,7 @@ class _Session:
         tune_folder = folder.tune_folder(search.session)
         guard = Guard(stop=signals.stop)
         common = {
-            "study": str(folder.root),
+            "study": address(folder.root),
             "study_id": folder.study_id,
             "session": search.session,
             "cpus": place.cpus,

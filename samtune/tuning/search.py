@@ -329,7 +329,9 @@ class Search:
 
     def _written_outcome(self, key: str) -> Outcome | None:
         try:
-            return self.folder.trial(key).checked_outcome()[0]
+            trial = self.folder.trial(key)
+            trial.fetch()
+            return trial.checked_outcome()[0]
         except OSError:
             return None
 

@@ -6,10 +6,10 @@ wait for before it can reuse the worker, and which outlives a stop. `next` on a 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -17,11 +17,14 @@ from ray import tune
 from samtune.errors import LostReaderError, SamtuneError
 from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
+from samtune.study.storage import storage_path
 from samtune.tuning.nodes import Question
 from samtune.tuning.patience import Patience
 from samtune.tuning.watchdog import Watchdog
+from samtune.working_copy import at_hand, publish
 
 RETRY_EVERY_S = 2.0
+LOG_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,13 @@ class TrialActor(tune.Trainable):
         from samtune.study.trial_log import output_to
 
         try:
-            with output_to(self._log), self._watchdog.watching():
+            with output_to(at_hand(self._log)), self._watchdog.watching():
                 progress = next(self._progress)
         except (torch.AcceleratorError, LostReaderError):
             raise  # this process is of no use any more; Ray starts another
         except Exception as error:  # noqa: BLE001 - not the trial's own, which are outcomes
             return self._fault(error)
+        self._publish_log(ended=progress.outcome is not None)
         self._watchdog.note(progress.duration_s)
         if not progress.replayed:
             self._patience.is_well()
@@ -108,8 +112,10 @@ class TrialActor(tune.Trainable):
             torch.cuda.empty_cache()
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._folder = StudyFolder(Path(config["study"]), config["study_id"]).trial(config["key"])
+        study = StudyFolder(storage_path(config["study"]), config["study_id"])
+        self._folder = study.trial(config["key"])
         self._log = self._folder.log
+        self._log_published = time.monotonic()
         self._session, self._gpus = config["session"], config["gpus"]
         self._patience = Patience(config["storage_wait"])
         self._watchdog = Watchdog(config["epoch_timeout"])
@@ -123,6 +129,13 @@ class TrialActor(tune.Trainable):
 
         device = torch.device("cuda" if self._gpus else "cpu")
         self._progress = run_trial(self._folder, self._session, device=device, data=self._data)
+
+    def _publish_log(self, *, ended: bool) -> None:
+        """Puts the log beside what else of the trial lies in a bucket: not at every epoch."""
+        if ended or time.monotonic() - self._log_published > LOG_EVERY_S:
+            self._log_published = time.monotonic()
+            with contextlib.suppress(OSError):  # a log is worth no failure
+                publish(self._log)
 
     def _fault(self, error: Exception) -> dict[str, Any]:
         """The result of a step that could not be taken; what may pass gets another beginning."""

@@ -16,6 +16,7 @@ from samtune.errors import DamagedFileError, SamtuneError
 from samtune.files import read_json, set_aside, write_json
 from samtune.study import Study, Trial, open_study
 from samtune.study.trial_folder import FAILED_STATES, EndState
+from samtune.working_copy import current
 
 WARM_START_FILE = "warm_start.json"
 
@@ -58,7 +59,7 @@ def past_studies(config: StudyConfig, storage: Path) -> list[PastStudy]:
             of another metric, counted otherwise, or on other data.
     """
     try:
-        kept = read_json(storage / config.name / WARM_START_FILE, list[PastStudy]) or []
+        kept = read_json(current(storage / config.name / WARM_START_FILE), list[PastStudy]) or []
     except DamagedFileError:
         kept = []
     held = {past.name: past for past in kept}

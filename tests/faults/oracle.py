@@ -49,7 +49,7 @@ def accounts(study: Study) -> dict[str, Account]:
     }
 
 
-def check_files(storage: Path, name: str, printed: str) -> Study:
+def check_files(storage: Path | str, name: str, printed: str) -> Study:
     """O1, O2's first half, and O3."""
     study = open_study(name, storage)
     journaled = set()
