@@ -39,14 +39,13 @@ def planted(tmp_path: Path) -> tuple[Path, Path]:
     marker = tmp_path / "executed"
     root = tmp_path / "samtune_studies/tiny-train"
     trial = root / "trials/t0001"
-    for state in trial.glob("state-*.pt"):
-        torch.save({"epoch": Planted(marker)}, state)
-    digest = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in trial.glob("state-*.pt")}
     journal = Journal(trial / "epochs.jsonl")
     entries = journal.epochs()
     journal.path.unlink()
     for entry in entries:  # anew, so that the digests are those of the pickles
-        journal.append(replace(entry, sha256=digest[entry.state]))
+        state = trial / entry.state
+        torch.save({"epoch": Planted(marker)}, state)
+        journal.append(replace(entry, sha256=hashlib.sha256(state.read_bytes()).hexdigest()))
     tune = root / ".tune/session-1"
     tune.mkdir(parents=True)
     for name in ("tuner.pkl", "searcher-state-x.pkl", "experiment_state-x.json"):
