@@ -121,7 +121,8 @@ def test_an_epochs_files_are_on_the_disk_before_its_line_and_that_before_it_is_t
         ["fsync"],
         ["write", "fsync"],
     )
-    assert disk.done == [*begin, *file, *file, *names, *line]  # the state's file, the weights' file
+    data, state, weights = file, file, file
+    assert disk.done == [*begin, *data, *state, *weights, *names, *line]
 
 
 def test_every_single_operation_may_be_the_last(
