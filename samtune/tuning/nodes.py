@@ -216,13 +216,13 @@ class Nodes:
         return count
 
     def avoided(self) -> list[str]:
-        """The nodes to which no trial may go: unfit, or not yet asked."""
-        place = self._seen_lately()
-        return sorted(
-            node_id
-            for node_id, node in self._alive.items()
-            if place.fits(node["Resources"]) and self._verdict(node_id) != ""
-        )
+        """The nodes to which no trial may go.
+
+        Not those that have not answered: Ray keeps to this list for as long as a trial waits for a
+        place, and such a node may be the only one that there will be. A worker asks its own.
+        """
+        self._seen_lately()
+        return sorted(node_id for node_id in self._alive if self._verdict(node_id))
 
     def is_at_fault(self, node_id: str) -> bool:
         """Whether what was lost on this node was lost with it, or because of what it lacks."""

@@ -55,6 +55,7 @@ def found(study: Study) -> Sharpness:
     return measure(study, question_of(study, FEW))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "dataset", "metric"), TRIALS[1:], ids=["capsnet", "unet"])
 def test_every_task_gives_its_own_loss(tmp_path, model, dataset, metric):
     study = trained(tmp_path, model, dataset, metric)

@@ -361,6 +361,7 @@ def test_one_command_runs_both_halves_and_resume_extends_both(
     assert "Tuned by 3 trials of its own" in parent.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_baseline_of_a_study_that_was_run_without_is_tuned_later(
     workplace: Path, local_ray: None

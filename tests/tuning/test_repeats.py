@@ -56,6 +56,7 @@ def test_two_runs_of_one_file_with_one_worker_are_identical(file: Path, local_ra
     assert accounts(one) == accounts(other)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_beside_others_a_trial_has_the_numbers_it_has_alone(file: Path, local_ray: None) -> None:
     """Whichever trials are drawn and stopped, as their order decides: each is trained anew here."""

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -62,20 +64,38 @@ def test_where_others_own_the_process_a_second_signal_ends_the_session_alone() -
     assert process.stdout is not None
     for expected in ("tuning\n", "stopping\n"):
         assert process.stdout.readline() == expected
+        time.sleep(0.2)  # the handler that has said so is still at work
         process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=20)
     assert rest.splitlines() == ["farewell", "the kernel lives on"]
     assert process.returncode == 0
 
 
-def test_the_signals_are_left_as_they_were_found() -> None:
-    def found() -> list[object]:
-        return [signal.getsignal(number) for number in (*HANDLED, signal.SIGUSR1)]
+@pytest.fixture
+def own_handlers() -> Iterator[Callable[[], list[object]]]:
+    """What handles each signal now; at first a function of ours, whoever has started the tests."""
+    numbers = (*HANDLED, signal.SIGUSR1)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    yield lambda: [signal.getsignal(number) for number in numbers]
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
-    before = found()
+
+def test_the_signals_are_left_as_they_were_found(
+    own_handlers: Callable[[], list[object]],
+) -> None:
+    before = own_handlers()
     with handled_signals() as signals, signals.during_tune():
-        assert all(now != then for now, then in zip(found(), before, strict=True))
-    assert found() == before
+        assert all(now != then for now, then in zip(own_handlers(), before, strict=True))
+    assert own_handlers() == before
+
+
+def test_a_signal_that_nohup_has_switched_off_stays_so(
+    own_handlers: Callable[[], list[object]],
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with handled_signals() as signals, signals.during_tune():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_a_time_budget_stops_the_search_and_ends_with_its_body() -> None:
