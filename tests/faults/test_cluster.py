@@ -205,7 +205,7 @@ def test_a_trial_that_loses_its_node_five_times_still_finishes(
 ) -> None:
     """The first node comes after the study, and none has its plugin but by the driver."""
     plugin = place.folder / "slow_plugin.py"
-    study = ("study.trials=1", "study.baseline=false", "training.epochs=9")
+    study = ("study.trials=1", "study.baseline=false", "training.epochs=30")
     where = ("--address", cluster.address, "--wait-for-resources", "10m")
     process = place.start("run", "killed.yaml", *study, *where)
     _read_until(place, process, "^waiting for resources: .* largest node has 0 CPUs")
@@ -213,6 +213,7 @@ def test_a_trial_that_loses_its_node_five_times_still_finishes(
         cluster.join(f"127.0.0.{number}", without=plugin)
         _read_until(place, process, PRINTED.pattern)
         cluster.lose(f"127.0.0.{number}")
+        _read_until(place, process, "lost its worker and goes on in another")
     cluster.join(A, without=plugin)
     assert place.finish(process) == 0, place.printed
     assert place.printed.count("lost its worker and goes on in another") == 5
