@@ -135,6 +135,7 @@ class TuneScheduler(_Adapter, FIFOScheduler):
         self._search = search
         self._placement = placement
         self._lost = lost
+        self._addresses: dict[str, str] = {}  # of the node that a trial was last heard from
         self._result = guard(True)(self._take_result)
         self._end = guard(None)(self._take_end)
         self._lose = guard(None)(self._take_loss)
@@ -148,6 +149,7 @@ class TuneScheduler(_Adapter, FIFOScheduler):
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
+        self._addresses[trial.config["key"]] = result.get("node_ip", "")
         goes_on = self._result(trial.config["key"], result)
         return str(RayScheduler.CONTINUE if goes_on else RayScheduler.STOP)
 
@@ -161,7 +163,8 @@ class TuneScheduler(_Adapter, FIFOScheduler):
     def _take_loss(self, controller: Any, trial: Any) -> None:
         key, error = trial.config["key"], _told(trial)
         reason = hung(self._search.folder.trial(key).log) or _in_a_line(error)
-        self._lost.note(key, _node_of(error))
+        # Where a connection has just broken, Ray's text does not say to which node.
+        self._lost.note(key, _node_of(error) or self._addresses.get(key, ""))
         if self._lost.too_often(key):
             self._search.worker_lost_for_good(key, reason)
             controller.stop_trial(trial)

@@ -224,9 +224,15 @@ class Nodes:
         self._seen_lately()
         return sorted(node_id for node_id in self._alive if self._verdict(node_id))
 
-    def is_at_fault(self, node_id: str) -> bool:
-        """Whether what was lost on this node was lost with it, or because of what it lacks."""
+    def is_at_fault(self, node: str) -> bool:
+        """Whether what was lost on this node was lost with it, or because of what it lacks.
+
+        Args:
+            node: its id, or its address where no id is known.
+        """
         self._refresh()
+        by_address = {n.get("NodeManagerAddress"): node_id for node_id, n in self._alive.items()}
+        node_id = by_address.get(node, node)
         return node_id not in self._alive or self._verdict(node_id) != ""
 
     def _seen_lately(self) -> Place:
