@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from samtune.words import count
 
 if TYPE_CHECKING:
     from samtune.tuning.baseline import Tuning
+    from samtune.tuning.run import Session
 
 
 def tune_and_sum_up(
@@ -20,18 +22,13 @@ def tune_and_sum_up(
     storage: Path,
     detail: Detail,
     console: Any,
-    address: str | None = None,
+    session: Session,
     plugins: Sequence[str] = (),
-    plugin_folder: Path | None = None,
-    retry_failed: bool = False,
-    force_unlock: bool = False,
-    time_budget_s: float | None = None,
-    wait_for_resources_s: float = 0.0,
 ) -> None:
     """Runs what is left of the tuned baseline of a search that is done, then sums both up.
 
     Args:
-        plugin_folder: where the plugins are, which are imported by now.
+        session: how to run it; its plugins are imported by now.
     """
     from samtune import tracking
     from samtune.cli.tracked import print_tracking
@@ -40,21 +37,12 @@ def tune_and_sum_up(
     search = open_study(name, storage)
     tuning = tuning_of(search)
     assert tuning is not None
-    to_run = tuning.to_run(retry_failed=retry_failed)
+    to_run = tuning.to_run(retry_failed=session.retry_failed)
     if to_run:
         _print_plan(console, search, tuning, to_run)
         attend(
             lambda listener: tune_baseline(
-                tuning,
-                storage,
-                address=address,
-                listener=listener,
-                plugins=plugins,
-                plugin_folder=plugin_folder,
-                retry_failed=retry_failed,
-                force_unlock=force_unlock,
-                time_budget_s=time_budget_s,
-                wait_for_resources_s=wait_for_resources_s,
+                tuning, storage, replace(session, listener=listener), plugins
             ),
             detail=detail,
             config=tuning.config,
@@ -64,7 +52,7 @@ def tune_and_sum_up(
             sums_up=False,
         )
         print_tracking(console, storage / tuning.config.name)
-    with tracking.following(search.folder.root, search.config.plugins, plugin_folder):
+    with tracking.following(search.folder.root, search.config.plugins, session.plugin_folder):
         pass  # MLflow has the search already; now it is told what its baseline came to
     sum_up(detail, open_study(name, storage), storage / name)
 

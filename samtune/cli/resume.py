@@ -62,7 +62,7 @@ def resume(
     from samtune.study.settings import changes_between
     from samtune.tuning import resume_study
     from samtune.tuning.baseline import tuning_of
-    from samtune.tuning.run import check_usable, extended
+    from samtune.tuning.run import Session, check_usable, extended
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     folder = open_folder(storage, name)
@@ -142,13 +142,15 @@ def resume(
             storage=storage,
             detail=detail,
             console=console,
-            address=address,
+            session=Session(
+                address,
+                plugin_folder=plugin_folder,
+                time_budget_s=left(),
+                wait_for_resources_s=waited,
+                force_unlock=force_unlock,
+                retry_failed=retry_failed,
+            ),
             plugins=plugin or (),
-            plugin_folder=plugin_folder,
-            retry_failed=retry_failed,
-            force_unlock=force_unlock,
-            time_budget_s=left(),
-            wait_for_resources_s=waited,
         )
 
 

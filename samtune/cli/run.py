@@ -55,6 +55,7 @@ def run(
     from samtune.preflight import preview
     from samtune.tuning import run_study
     from samtune.tuning.baseline import check_free
+    from samtune.tuning.run import Session
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     extra = [f"name={json.dumps(name)}"] if name is not None else []
@@ -97,11 +98,13 @@ def run(
             storage=storage,
             detail=detail,
             console=console,
-            address=address,
+            session=Session(
+                address,
+                plugin_folder=file.absolute().parent,
+                time_budget_s=left(),
+                wait_for_resources_s=waited,
+            ),
             plugins=config.plugins,
-            plugin_folder=file.absolute().parent,
-            time_budget_s=left(),
-            wait_for_resources_s=waited,
         )
     if not confirm:
         return

@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from samtune.config.baseline import baseline_name, baseline_study
 from samtune.config.schema import StudyConfig
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder
 from samtune.study.study import Study
-from samtune.tuning.run import resume_as, run_study
+from samtune.tuning.run import Session
 from samtune.working_copy import current
-
-if TYPE_CHECKING:
-    from samtune.tuning.search import Listener
 
 
 @dataclass(frozen=True)
@@ -78,38 +74,14 @@ def check_free(storage: Path, config: StudyConfig) -> None:
 
 
 def tune_baseline(
-    tuning: Tuning,
-    storage: str | Path,
-    *,
-    address: str | None = None,
-    listener: Listener | None = None,
-    plugins: Sequence[str] = (),
-    plugin_folder: Path | None = None,
-    retry_failed: bool = False,
-    force_unlock: bool = False,
-    time_budget_s: float | None = None,
-    wait_for_resources_s: float = 0.0,
+    tuning: Tuning, storage: Path, session: Session, plugins: Sequence[str] = ()
 ) -> Study:
-    """Runs what is left of a tuned baseline and returns it; the parameters are `resume_study`'s."""
+    """Runs what is left of a tuned baseline and returns it.
+
+    Args:
+        plugins: the modules that the user has named.
+    """
     if tuning.before is None:
-        return run_study(
-            tuning.config,
-            storage=storage,
-            address=address,
-            listener=listener,
-            plugin_folder=plugin_folder,
-            time_budget_s=time_budget_s,
-            wait_for_resources_s=wait_for_resources_s,
-        )
+        return session.begin(tuning.config, storage)
     tuning.before.folder.check_plugins(plugins)
-    return resume_as(
-        tuning.config,
-        tuning.before.folder,
-        retry_failed=retry_failed,
-        address=address,
-        listener=listener,
-        plugin_folder=plugin_folder,
-        force_unlock=force_unlock,
-        time_budget_s=time_budget_s,
-        wait_for_resources_s=wait_for_resources_s,
-    )
+    return session.run(tuning.before.folder, tuning.config)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +109,9 @@ def run_study(
         EndedEarlyError: too many trials failed, or the storage did for too long.
         Interrupted: a signal ended the session.
     """
-    check_address(address)
     if not isinstance(study, StudyConfig):
         plugin_folder = plugin_folder or Path(study).absolute().parent
-        study = read_study(Path(study))
-    folder = StudyFolder.create(storage_path(storage), study, plugin_folder)
-    session = _Session(
+    session = Session(
         address,
         listener or Silent(),
         plugin_folder,
@@ -122,13 +119,8 @@ def run_study(
         wait_for_resources_s,
         owns_process=owns_process,
     )
-    try:
-        return session.run(folder, study)
-    except Interrupted:
-        raise
-    except SamtuneError:
-        folder.remove_if_untouched()  # what cannot start has not taken its name
-        raise
+    config = study if isinstance(study, StudyConfig) else read_study(Path(study))
+    return session.begin(config, storage_path(storage))
 
 
 def resume_study(
@@ -161,36 +153,7 @@ def resume_study(
     folder = open_folder(storage_path(storage), name)
     plugin_folder = plugin_folder or folder.plugin_folder(plugins)
     config = extended(folder.checked_config(plugins, plugin_folder, overrides), more_trials)
-    return resume_as(
-        config,
-        folder,
-        retry_failed=retry_failed,
-        address=address,
-        listener=listener,
-        plugin_folder=plugin_folder,
-        force_unlock=force_unlock,
-        time_budget_s=time_budget_s,
-        wait_for_resources_s=wait_for_resources_s,
-        owns_process=owns_process,
-    )
-
-
-def resume_as(
-    config: StudyConfig,
-    folder: StudyFolder,
-    *,
-    retry_failed: bool = False,
-    address: str | None = None,
-    listener: Listener | None = None,
-    plugin_folder: Path | None = None,
-    force_unlock: bool = False,
-    time_budget_s: float | None = None,
-    wait_for_resources_s: float = 0.0,
-    owns_process: bool = True,
-) -> Study:
-    """Goes on with a study under settings that its past trials were held against."""
-    check_address(address)
-    session = _Session(
+    session = Session(
         address,
         listener or Silent(),
         plugin_folder,
@@ -210,19 +173,38 @@ def extended(config: StudyConfig, more_trials: int) -> StudyConfig:
 
 
 @dataclass(frozen=True)
-class _Session:
-    """One session of a study: how it is to be run."""
+class Session:
+    """One session of a study: how it is to be run.
 
-    address: str | None
-    listener: Listener
-    plugin_folder: Path | None
-    time_budget_s: float | None
-    wait_for_resources_s: float
+    Raises:
+        SamtuneError: no study can be run at this address.
+    """
+
+    address: str | None = None
+    listener: Listener = field(default_factory=Silent)
+    plugin_folder: Path | None = None
+    time_budget_s: float | None = None
+    wait_for_resources_s: float = 0.0
     force_unlock: bool = False
     retry_failed: bool = False
     owns_process: bool = True
 
+    def __post_init__(self) -> None:
+        check_address(self.address)
+
+    def begin(self, config: StudyConfig, storage: Path) -> Study:
+        """Runs a new study; what cannot start has not taken its name."""
+        folder = StudyFolder.create(storage, config, self.plugin_folder)
+        try:
+            return self.run(folder, config)
+        except Interrupted:
+            raise
+        except SamtuneError:
+            folder.remove_if_untouched()
+            raise
+
     def run(self, folder: StudyFolder, config: StudyConfig) -> Study:
+        """Goes on with a study under settings that its past trials were held against."""
         given = code_to_give(config.model_names, [config.trial.dataset.name])
         with (
             folder.session(force_unlock=self.force_unlock) as number,
