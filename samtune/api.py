@@ -18,6 +18,7 @@ from samtune import study as folders
 from samtune.config.schema import StudyConfig
 from samtune.errors import SamtuneError
 from samtune.study import DEFAULT_STORAGE, StudyFolder, open_folder
+from samtune.study.storage import storage_path
 from samtune.words import describe, metric
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def open_study(name: str, storage: str | Path = DEFAULT_STORAGE) -> Study:
     Raises:
         UnknownNameError: there is none of this name.
     """
-    folder = open_folder(Path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     return Study(folder, folder.config())
 
 
@@ -221,7 +222,7 @@ def run_study(
             "study.baseline: tuned is a second study, which the command line runs after the first: "
             "use `samtune run`, or baseline: true"
         )
-    StudyFolder.check_free(Path(storage), config.name)
+    StudyFolder.check_free(storage_path(storage), config.name)
     to_run = config.wanted_trials + config.study.has_baseline
     with _said_for_python(), _progress(progress, config, None, to_run) as listener:
         tuning.run_study(
@@ -265,11 +266,10 @@ def resume_study(
     Raises:
         SamtuneError: there is no such study, somebody runs it, or its code is another now.
     """
-    from samtune import tuning
     from samtune.registry import MODELS
-    from samtune.tuning.run import extended
+    from samtune.tuning.run import Session, Silent, extended
 
-    folder = open_folder(Path(storage), name)
+    folder = open_folder(storage_path(storage), name)
     if model is not None and MODELS.name_of(model) is None:
         MODELS.give(model, "classification")
     named = [*plugins, *(m for m in folder.config().plugins if m in sys.modules)]
@@ -279,20 +279,16 @@ def resume_study(
     before = Study(folder, config)
     to_run = before.left + (len(before.failed) if retry_failed else 0)
     with _said_for_python(), _progress(progress, config, before, to_run) as listener:
-        tuning.resume_study(
-            name,
-            storage=storage,
-            more_trials=more_trials,
-            retry_failed=retry_failed,
-            address=address,
-            listener=listener,
-            plugins=named,
-            plugin_folder=plugin_folder,
-            overrides=overrides,
+        session = Session(
+            address,
+            listener or Silent(),
+            plugin_folder,
+            time_budget_s,
             force_unlock=force_unlock,
-            time_budget_s=time_budget_s,
+            retry_failed=retry_failed,
             owns_process=False,
         )
+        session.run(folder, config)
     return open_study(name, storage)
 
 

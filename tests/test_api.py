@@ -50,6 +50,27 @@ def test_a_study_says_what_it_came_to_in_every_form(opened: Study) -> None:
     assert "0.7000, the gain is +0.2000" in console.export_text()
 
 
+STORAGES: dict[str, Callable[[str], object]] = {
+    "open_study": lambda storage: samtune.open_study("tiny", storage),
+    "resume_study": lambda storage: samtune.resume_study("tiny", storage=storage),
+    "run_study": lambda storage: samtune.run_study(
+        "search_spaces/wrn_rho.yaml", overrides=["name=tiny"], storage=storage
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", STORAGES)
+def test_a_storage_is_the_address_that_the_command_line_takes(opened: Study, verb: str) -> None:
+    with pytest.raises(SamtuneError, match="cannot keep studies at gs://"):
+        STORAGES[verb]("gs://bucket/studies")
+    there = opened.folder.root.parent.as_uri()
+    if verb == "run_study":
+        with pytest.raises(SamtuneError, match="exists in"):
+            STORAGES[verb](there)
+    elif verb == "open_study":
+        assert repr(samtune.open_study("tiny", there)) == repr(opened)
+
+
 def test_what_it_shows_is_text_in_html_too(opened: Study) -> None:
     opened.name = "<script>"
     assert "<script>" not in opened._repr_html_()
