@@ -1,7 +1,7 @@
 """Sessions of a study in a bucket, each on another machine, each killed but the last; without Ray.
 
-A machine is a process of its own that was forked from this one: what it has imported is there at
-once, and SIGKILL leaves nothing of it.
+A machine is a process of its own, forked from one that has imported what it takes and computed
+nothing (autograd's threads do not survive a fork of this one); SIGKILL leaves nothing of it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -65,49 +65,58 @@ def _session(
         search.finish()
 
 
+def _machine(
+    host: str,
+    environment: dict[str, str],
+    told: Connection,
+    storage: str,
+    config: StudyConfig,
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    socket.gethostname = lambda: host
+    _session(storage, config, load_dataset("digits"), told.send)
+
+
 @dataclass
 class Machines:
     storage: str
     config: StudyConfig
-    data: DataSplits
     printed: str = ""
     begun: int = 0
 
     def run(self, kill_after: float | None = None) -> int:
-        """How a session on another machine ended: 0, or the signal that killed it.
+        """How a session on another machine ended: 0, or minus the signal that killed it.
 
         Args:
             kill_after: so many seconds after it has told its first epoch.
         """
         self.begun += 1
-        reader, writer = os.pipe()
-        if not (child := os.fork()):
-            code = 1
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        reader, writer = context.Pipe(duplex=False)
+        machine = context.Process(
+            target=_machine,
+            args=(
+                f"machine-{self.begun}",
+                dict(os.environ),
+                writer,
+                self.storage,
+                self.config,
+            ),
+        )
+        machine.start()
+        writer.close()
+        with reader:
+            if kill_after is not None and reader.poll(None):
+                time.sleep(kill_after)
+                machine.kill()
             try:
-                host = f"machine-{self.begun}"
-                socket.gethostname = lambda: host
-                working_copy.new_copies()
-                client._client.cache_clear()
-                _session(
-                    self.storage,
-                    self.config,
-                    self.data,
-                    lambda line: os.write(writer, f"{line}\n".encode()),
-                )
-                code = 0
-            except BaseException as error:  # noqa: BLE001 - pytest is not to go on in here
-                os.write(2, "".join(traceback.format_exception(error)).encode())
-            finally:
-                os._exit(code)
-        os.close(writer)
-        pipe = Connection(reader, writable=False)
-        if kill_after is not None and pipe.poll(None):
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)
-        while chunk := os.read(reader, 1 << 16):
-            self.printed += chunk.decode()
-        pipe.close()
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                while True:
+                    self.printed += f"{reader.recv()}\n"
+            except (EOFError, ConnectionResetError):
+                machine.join()
+        return machine.exitcode or 0
 
 
 @pytest.fixture(params=[2, pytest.param(20, marks=pytest.mark.chaos)])
@@ -128,7 +137,7 @@ def config(study_config: Make, kills: int) -> StudyConfig:
 @pytest.fixture
 def undisturbed(config: StudyConfig, tmp_path: Path) -> dict[str, Account]:
     """In a folder, with nothing in its way."""
-    machines = Machines(str(tmp_path), config, load_dataset("digits"))
+    machines = Machines(str(tmp_path), config)
     assert machines.run() == 0
     found = accounts(open_study("tiny", tmp_path))
     assert {"finished", "stopped"} <= {account.state for account in found.values()}
@@ -143,7 +152,7 @@ def test_drivers_killed_one_after_another_on_other_machines_give_the_same_study(
     kills: int,
 ) -> None:
     monkeypatch.setenv("SAMTUNE_LEASE_S", "2")
-    machines = Machines(f"s3://{s3.new_bucket()}/studies", config, load_dataset("digits"))
+    machines = Machines(f"s3://{s3.new_bucket()}/studies", config)
     random, killed = np.random.default_rng(kills), 0
     while killed < kills:
         assert machines.run(float(random.uniform(0, 1))) == -signal.SIGKILL
