@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import torch
+from filelock import FileLock
 
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import check_study
@@ -68,6 +70,30 @@ def local_ray() -> Iterator[None]:
 
     with connected(None):
         yield
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without a run: making its tables takes longer than a test."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # that of all processes of this run
+    path = shared / "empty.db"
+    with FileLock(shared / "empty.db.lock"):
+        if not path.exists():
+            import mlflow
+
+            made = path.with_suffix(".unfinished")
+            mlflow.MlflowClient(f"sqlite:///{made}").search_experiments()
+            made.rename(path)
+    return path
+
+
+@pytest.fixture
+def mlflow_here(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store that a study in `tmp_path` is recorded in, with its tables made."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
 
 
 class Processor:

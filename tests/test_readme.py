@@ -18,16 +18,16 @@ README = Path(__file__).parent.parent / "README.md"
 
 @pytest.mark.ray
 def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+    tmp_path: Path, mlflow_here: Path, local_ray: None
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for block in blocks(README):
         if block.title:
             (tmp_path / block.title).write_text(block.text)
-    ran = samtune_here("run", "mine.yaml", "study.trials=3", cwd=tmp_path)
+    overrides = "study.trials=1", "study.register_model=false"
+    ran = samtune_here("run", "mine.yaml", *overrides, cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     study = open_study("mine", tmp_path / "samtune_studies")
-    assert len(study.trials) == 4
+    assert len(study.trials) == 2
     assert all(t.config.model.name == "mlp" for t in study.trials)
 
     # From elsewhere, too, the module that the user names is found where the study found it.
@@ -40,13 +40,13 @@ def test_a_model_of_ones_own_pasted_into_an_empty_folder_runs(
     )
     assert exported.returncode == 0, exported.stdout + exported.stderr
     assert "as recorded" in exported.stdout
-    overrides = "study.trials=4", "study.register_model=false"
+    overrides = "study.trials=2", "study.keep_weights=1"
     resumed = samtune_here("resume", "mine", *overrides, *named, cwd=elsewhere)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "changed    study.trials: 3 -> 4" in resumed.stdout
+    assert "changed    study.trials: 1 -> 2" in resumed.stdout
     settings = read_settings(study.folder.root)
     assert settings is not None
     assert settings.changes == [
-        Change(2, "study.trials", 3, 4),
-        Change(2, "study.register_model", True, False),
+        Change(2, "study.trials", 1, 2),
+        Change(2, "study.keep_weights", 5, 1),
     ]

@@ -72,7 +72,9 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-@pytest.mark.parametrize(("pairs", "correlation"), [(3, 0.8), (5, 0.0), (10, 0.8)])
+@pytest.mark.parametrize(
+    ("pairs", "correlation"), [(3, 0.8), (5, 0.0), pytest.param(10, 0.8, marks=pytest.mark.slow)]
+)
 def test_the_interval_of_a_difference_covers_the_truth_in_95_of_100_studies(
     pairs: int, correlation: float
 ) -> None:

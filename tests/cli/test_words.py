@@ -302,7 +302,7 @@ def test_resume_says_what_it_would_not_change_and_keeps_it(
 
 
 def test_an_interrupted_run_says_how_it_goes_on(workplace: Path) -> None:
-    overrides = ("training.epochs=1000", "training.batch_size=100")
+    overrides = ("training.epochs=1000", "model={name: resnet, blocks: [1], channels: [4]}")
     process = subprocess.Popen(
         [sys.executable, "-m", "samtune", "train", "tiny.yaml", *overrides],
         stdout=subprocess.PIPE,

@@ -31,9 +31,14 @@ from tests.faults.saboteur import Killed
 Make = Callable[..., StudyConfig]
 
 
-@pytest.fixture(scope="module", params=["best", "last"])
-def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Study:
-    text = TINY.replace("study: {", f"study: {{select: {request.param}, ")
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return _trained(TINY, tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def by_its_last_epoch(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    text = TINY.replace("study: {", "study: {select: last, ")
     return _trained(text, tmp_path_factory.mktemp("studies"))
 
 
@@ -50,10 +55,12 @@ def _trained(text: str, storage: Path) -> Study:
     return Study(folder, folder.config())
 
 
+@pytest.mark.parametrize("select", ["study", "by_its_last_epoch"])
 @pytest.mark.parametrize("format", ["pt", "safetensors"])
 def test_the_file_gives_the_recorded_metric_to_the_last_digit(
-    study: Study, tmp_path: Path, format: str
+    request: pytest.FixtureRequest, tmp_path: Path, format: str, select: str
 ) -> None:
+    study: Study = request.getfixturevalue(select)
     path = tmp_path / f"best.{format}"
     done = export(study, None, path, format)
     trial = study.trials[0]

@@ -100,9 +100,19 @@ def pretrained(name, channels=3, classes=7, **params):
     ).eval()
 
 
-@pytest.mark.parametrize("classes", [7, 1000])
 @pytest.mark.parametrize(
-    "name", [*(f"torchvision/{name}" for name in TORCHVISION), "timm/resnet18"]
+    ("name", "classes"),
+    [
+        *((f"torchvision/{name}", 7) for name in TORCHVISION),
+        ("timm/resnet18", 7),
+        ("timm/resnet18", 1000),
+        ("torchvision/resnet18", 1000),  # as many as were pretrained: drawn anew all the same
+        *(
+            pytest.param(f"torchvision/{name}", 1000, marks=pytest.mark.slow)
+            for name in TORCHVISION
+            if name != "resnet18"
+        ),
+    ],
 )
 def test_all_weights_but_the_classifiers_are_the_pretrained_ones(name, classes):
     theirs = cached(name)

@@ -15,13 +15,13 @@ from samtune.study.weights import load_trained
 from tests.conftest import TINY, Processor
 
 MODELS = {
-    "wide_resnet": "{name: wide_resnet, depth: 10, width_factor: 1}",
+    "resnet": "{name: resnet, blocks: [1], channels: [4]}",
     "capsnet": "{name: capsnet, channels: 4, primary_capsules: 1, kernel_size: 3, decoder: [4]}",
 }
 
 
-def study(model: str = "wide_resnet", precision: str = "auto", select: str = "best") -> StudyConfig:
-    text = TINY.replace(MODELS["wide_resnet"], MODELS[model])
+def study(model: str = "resnet", precision: str = "auto", select: str = "best") -> StudyConfig:
+    text = TINY.replace("{name: wide_resnet, depth: 10, width_factor: 1}", MODELS[model])
     text = text.replace("epochs: 3", f"epochs: 2, precision: {precision}")
     text = text.replace("trials: 4", f"trials: 4, select: {select}")
     return check_study(parse_yaml(text, "tiny.yaml"), Path.cwd())

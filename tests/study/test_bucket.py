@@ -167,8 +167,8 @@ def _follow(trial: TrialFolder, session: int, data: DataSplits) -> list[Shape]:
 @pytest.mark.parametrize(
     ("fault", "step"),
     [
-        ("denied", 13),
-        ("lost", 14),
+        ("denied", 19),
+        ("lost", 20),
         *(pytest.param(f, 1, marks=pytest.mark.slow) for f in ("denied", "lost", "cut", "busy")),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_worker_whose_last_request_was_any_of_its_requests_loses_nothing(
 
 
 @pytest.mark.parametrize("is_resumed", [True, False], ids=["by a session", "by an attempt"])
-@pytest.mark.parametrize("step", [15, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [21, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_worker_held_up_at_any_request_changes_nothing_any_more(
     begin: Callable[[], Place],
     digits: DataSplits,

@@ -147,14 +147,21 @@ def test_every_single_operation_may_be_the_last(
         assert names == {"state", "best-"}
 
 
+EACH = [3, pytest.param(1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("step", EACH)
 def test_a_worker_held_up_inside_any_write_changes_nothing_any_more(
-    trial: TrialFolder, digits: DataSplits, undisturbed: list[Shape], operations: list[str]
+    trial: TrialFolder,
+    digits: DataSplits,
+    undisturbed: list[Shape],
+    operations: list[str],
+    step: int,
 ) -> None:
     record = trial.record()
     assert record is not None
-    for at, name in enumerate(operations, 1):
-        if name == "fsync":
-            continue  # as good as before what follows it
+    # Before an fsync is as good as before what follows it.
+    for at, name in [o for o in enumerate(operations, 1) if o[1] != "fsync"][::step]:
         shutil.rmtree(trial.root)
         trial.hand_out(record, 1)
         before: dict[str, object] = {}
@@ -214,6 +221,7 @@ def test_another_attempt_of_the_same_session_is_fenced_alike(
     assert curve([*other]) == undisturbed[2:]
 
 
+@pytest.mark.parametrize("step", EACH)
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -229,12 +237,12 @@ def test_a_disk_that_fails_leaves_what_was_there_and_says_where(
     operations: list[str],
     fault: Callable[[Disk], None],
     said: str,
+    step: int,
 ) -> None:
     record = trial.record()
     assert record is not None
-    for at, name in enumerate(operations, 1):
-        if name not in ("write", "fsync", "replace"):
-            continue
+    failing = [o for o in enumerate(operations, 1) if o[1] in ("write", "fsync", "replace")]
+    for at, name in failing[::step]:
         shutil.rmtree(trial.root)
         trial.hand_out(record, 1)
         seen: list[Progress] = []

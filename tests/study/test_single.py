@@ -22,19 +22,21 @@ from samtune.training.state import set_up
 STUDY = """
 name: one
 trial:
-  model: {name: wide_resnet, depth: 10, width_factor: 1}
+  model: MODEL
   dataset: DATASET
   optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
   sam: {rho: 0.05}
   training: {epochs: 3, batch_size: 60, precision: fp32MORE}
 study: {scheduler: none}
 """
+SMALL = "{name: resnet, blocks: [1], channels: [4]}"
+LEARNS = "{name: wide_resnet, depth: 10, width_factor: 1}"
 CHANGED = "{name: digits, random_resized_crop: 0.6, color_jitter: 0.3, randaugment_ops: 1}"
 Metrics = list[dict[str, float]]
 
 
-def study(dataset: str = "{name: digits}", more: str = "") -> StudyConfig:
-    text = STUDY.replace("DATASET", dataset).replace("MORE", more)
+def study(dataset: str = "{name: digits}", more: str = "", model: str = SMALL) -> StudyConfig:
+    text = STUDY.replace("DATASET", dataset).replace("MORE", more).replace("MODEL", model)
     return check_study(parse_yaml(text, "one.yaml"), Path.cwd())
 
 
@@ -49,11 +51,12 @@ def trained(config: StudyConfig, storage: Path, epochs: int | None = None) -> Me
 def test_mixup_is_seen_in_the_training_loss_and_learns_and_off_is_the_loop_without_it(
     tmp_path: Path,
 ) -> None:
-    off = trained(study(more=", mixup: 0, cutmix: 0"), tmp_path / "off")
-    mixed = trained(study(more=", mixup: 0.4"), tmp_path / "mixed")
-    both = trained(study(more=", mixup: 0.2, cutmix: 1.0, label_smoothing: 0.1"), tmp_path / "both")
+    off = trained(study(more=", mixup: 0, cutmix: 0", model=LEARNS), tmp_path / "off")
+    mixed = trained(study(more=", mixup: 0.4", model=LEARNS), tmp_path / "mixed")
+    smoothed = ", mixup: 0.2, cutmix: 1.0, label_smoothing: 0.1"
+    both = trained(study(more=smoothed, model=LEARNS), tmp_path / "both")
 
-    config, digits = study().trial, load_dataset("digits")
+    config, digits = study(model=LEARNS).trial, load_dataset("digits")
     state = set_up(config, digits, torch.device("cpu"))
     assert off == [r.metrics for r in train(state, config, digits, torch.device("cpu"))]
     # Of two digits in one image neither can be certain: a share x of one and 1 - x of the other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +31,20 @@ class Planted:
         return os.mkdir, (str(self.marker),)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a study file and what was trained of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY.replace("study: {", "study: {register_model: false, "))
+    ended = samtune_here("train", "tiny.yaml", "training.epochs=2", cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
 @pytest.fixture
-def planted(tmp_path: Path) -> tuple[Path, Path]:
-    """A folder with a trained study whose every loadable file is a pickle that runs code."""
-    (tmp_path / "tiny.yaml").write_text(TINY.replace("study: {", "study: {register_model: false, "))
-    trained = samtune_here("train", "tiny.yaml", "training.epochs=2", cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
+def planted(tmp_path: Path, trained: Path) -> tuple[Path, Path]:
+    """The same where every loadable file is a pickle that runs code."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     marker = tmp_path / "executed"
     root = tmp_path / "samtune_studies/tiny-train"
     trial = root / "trials/t0001"
@@ -107,7 +116,9 @@ def test_an_export_that_is_a_pickle_with_code_is_refused_in_a_sentence(tmp_path:
 
 
 @pytest.mark.ray
-def test_resume_runs_no_code_from_a_study(planted: tuple[Path, Path], local_ray: None) -> None:
+def test_resume_runs_no_code_from_a_study(
+    planted: tuple[Path, Path], mlflow_here: Path, local_ray: None
+) -> None:
     folder, marker = planted
     (folder / "samtune_studies/tiny-train/trials/t0001/outcome.json").unlink()
     samtune_here("resume", "tiny-train", cwd=folder)

@@ -29,14 +29,6 @@ Make = Callable[..., StudyConfig]
 T0 = 1_700_000_000_000
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without a run: making its tables takes longer than a test."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store of one's own, which MLFLOW_TRACKING_URI names."""

@@ -287,10 +287,9 @@ def test_a_gain_is_held_against_the_better_baseline(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a study file of one worker and its plugin, as the current one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "my_linear.py").write_text(test_confirm.PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
     cpus = f"resources: {{cpus: {os.cpu_count()}}}, register_model: false"
@@ -324,15 +323,15 @@ def test_killed_in_either_half_the_searchs_name_is_enough_to_go_on(
 
 @pytest.mark.ray
 def test_one_command_runs_both_halves_and_resume_extends_both(
-    workplace: Path, local_ray: None
+    workplace: Path, mlflow_here: Path, local_ray: None
 ) -> None:
     import mlflow
 
-    ran = samtune_here("run", "tiny.yaml", cwd=workplace)
+    ran = samtune_here("run", "tiny.yaml", "--trials", "1", cwd=workplace)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "sgd alone, optimizer.lr tuned as in tiny: 2 trials to run" in ran.stdout
-    summary = ran.stdout.partition("study tiny: 3 finished")[2]
-    assert "Tuned by 2 trials of its own, sgd alone has best val_accuracy" in summary
+    assert "sgd alone, optimizer.lr tuned as in tiny: 1 trial to run" in ran.stdout
+    summary = ran.stdout.partition("study tiny: 2 finished")[2]
+    assert "Tuned by 1 trial of its own, sgd alone has best val_accuracy" in summary
     storage = workplace / "samtune_studies"
     refused = samtune_here("resume", "tiny-baseline", "--plugin", "my_linear", cwd=workplace)
     assert "is the baseline of tiny: go on with `samtune resume tiny" in refused.stderr
@@ -344,21 +343,21 @@ def test_one_command_runs_both_halves_and_resume_extends_both(
     events = [json.loads(line) for line in more.stdout.splitlines()]
     sessions = [(e["study"], e["trials"]) for e in events if e["event"] == "session"]
     assert sessions == [("tiny", 1), ("tiny-baseline", 1)]
-    assert events[-1]["tuned_baseline"]["trials"] == 3
+    assert events[-1]["tuned_baseline"]["trials"] == 2
     search = StudyFolder.open(storage, "tiny")
     tuned = Study(search, search.config()).tuned_baseline
     assert tuned is not None
-    assert [t.state for t in tuned.trials] == ["finished"] * 3
+    assert [t.state for t in tuned.trials] == ["finished"] * 2
     done = samtune_here("resume", "tiny", "--plugin", "my_linear", cwd=workplace)
     assert "There is nothing to do" in done.stdout
 
-    client = mlflow.MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{mlflow_here}")
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`samtune.trial` = 'study'")
     assert tuned.best is not None
     assert parent.data.metrics["tuned_baseline_score"] == tuned.best.value
-    assert "Tuned by 3 trials of its own" in parent.data.tags["mlflow.note.content"]
+    assert "Tuned by 2 trials of its own" in parent.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.slow

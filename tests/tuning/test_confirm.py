@@ -364,15 +364,15 @@ def test_one_function_in_samtune_unlocks_the_test_split_and_one_module_calls_it(
 
 @pytest.mark.ray
 def test_run_and_confirm_in_one_command_and_again_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+    tmp_path: Path, mlflow_here: Path, local_ray: None
 ) -> None:
     import mlflow
 
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plugin = tmp_path / "my_linear.py"
     plugin.write_text(PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
     text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}, register_model: false")
+    text = text.replace("epochs: 2", "epochs: 1")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
     ran = samtune_here("run", "tiny.yaml", "--confirm", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -390,7 +390,7 @@ def test_run_and_confirm_in_one_command_and_again_without_training(
     refused = samtune_here("resume", "tiny-confirm", "--plugin", "my_linear", cwd=tmp_path)
     assert "go on with `samtune confirm tiny --plugin my_linear`" in refused.stderr
 
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow.MlflowClient(f"sqlite:///{mlflow_here}")
     experiment = client.get_experiment_by_name("tiny-confirm")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=100)

@@ -51,11 +51,11 @@ def _net(slope: float = 0.1) -> Any:
 
 
 def test_a_class_of_a_notebook_is_searched_resumed_and_registered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+    tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
 ) -> None:
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = f"sqlite:///{mlflow_here}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     before = dict(MODELS._entries)
     monkeypatch.setattr(MODELS, "_entries", dict(before))

@@ -23,7 +23,7 @@ trial:
   model: {name: my_linear_again}
   dataset: {name: digits, label_noise: 0.4}
   optimizer: {name: sgd, lr: 0.1}
-  training: {epochs: 4, batch_size: 400}
+  training: {epochs: 2, batch_size: 400}
 search_space:
   sam.rho: {float: [0.01, 2.0], log: true}
   optimizer.lr: {float: [0.01, 2.0], log: true}
@@ -34,9 +34,8 @@ study:
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     plugin = PLUGIN.replace('"my_linear"', '"my_linear_again"')
     (tmp_path / "my_linear_again.py").write_text(plugin)
     return tmp_path / "again.yaml"
