@@ -93,7 +93,7 @@ def test_everything_that_holds_the_name_follows(storage: Path) -> None:
     check_renamed(storage, folder.study_id)
 
 
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_has_one_name_or_the_other_and_the_next_command_mends_it(
     storage: Path, tmp_path_factory: pytest.TempPathFactory, step: int
 ) -> None:

@@ -23,8 +23,21 @@ TRIALS = [
 ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("model", "dataset", "metric"), TRIALS, ids=["resnet", "capsnet", "unet"])
+KINDS = ["resnet", "capsnet", "unet"]
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "metric", "precision"),
+    [
+        pytest.param(*trial, precision, id=f"{kind}-{precision}", marks=marks)
+        for kind, trial in zip(KINDS, TRIALS, strict=True)
+        for precision, marks in (
+            ("fp32", []),
+            # Convolutions of many images take long where it is emulated.
+            ("bf16", [pytest.mark.slow] if kind == "unet" else []),
+        )
+    ],
+)
 def test_saved_weights_give_the_recorded_metrics_to_the_last_digit(
     tmp_path, model, dataset, metric, precision
 ):

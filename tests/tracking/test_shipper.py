@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_a_failed_trial_that_was_tried_again_keeps_no_reason(folder: StudyFolder
 def test_a_session_that_only_ends_what_was_due_tells_mlflow(
     tmp_path: Path, study_config: Make, uri: str
 ) -> None:
-    config = study_config(("trials: 4", "trials: 2, baseline: false"))
+    config = study_config(("trials: 4", "trials: 2, baseline: false, register_model: false"))
     folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 3, "t0002": 0})
     worse = {"val_accuracy": 0.01}  # where t0001 had 0.1, and one in two goes on
     append(folder.trial("t0002"), 1, **worse)
@@ -157,9 +158,11 @@ def test_pending_counts_the_epochs_mlflow_has_not(folder: StudyFolder, uri: str)
     assert tracking.pending(folder.root) == 1
 
 
-def test_another_server_is_told_everything(folder: StudyFolder, uri: str, tmp_path: Path) -> None:
+def test_another_server_is_told_everything(
+    folder: StudyFolder, uri: str, tmp_path: Path, empty_database: Path
+) -> None:
     _ship(folder, uri)
-    other = f"sqlite:///{tmp_path / 'other.db'}"
+    other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
     assert _ship(folder, other) == 4
     assert set(runs_of(other)) == {"study", "t0001", "t0002"}
     assert (read_json(folder.root / "tracking.json", dict) or {})["uri"] == other
@@ -322,14 +325,16 @@ class Shy(nn.Module):
 if "shy" not in MODELS:
     register_model("shy")(Shy)
 
+SMALL = (
+    ("name: wide_resnet, depth: 10, width_factor: 1", "name: shy"),
+    ("epochs: 3, batch_size: 400", "epochs: 1, batch_size: 1200"),
+)
+
 
 def test_a_model_that_cannot_be_exported_is_tried_again_by_sync(
     uri: str, tmp_path: Path, study_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = study_config(
-        ("name: wide_resnet, depth: 10, width_factor: 1", "name: shy"),
-        ("epochs: 3, batch_size: 400", "epochs: 1, batch_size: 1200"),
-    )
+    config = study_config(*SMALL)
     for _ in train_single(config, "trained", tmp_path):
         pass
     folder = StudyFolder.open(tmp_path, "trained")
@@ -395,7 +400,7 @@ def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
 ) -> None:
     """Else the next study of this process would look for its models in this one's registry."""
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
-    list(train_single(study_config(("epochs: 3", "epochs: 1")), "trained", tmp_path))
+    list(train_single(study_config(*SMALL), "trained", tmp_path))
     tracking.sync(StudyFolder.open(tmp_path, "trained"))
     client = mlflow.MlflowClient(uri)
     assert client.get_model_version_by_alias("trained", "champion").version == 1
@@ -406,9 +411,7 @@ def test_registering_a_model_leaves_mlflows_defaults_as_they_were(
 def test_a_study_can_do_without_a_registered_model(
     uri: str, tmp_path: Path, study_config: Make
 ) -> None:
-    config = study_config(
-        ("epochs: 3", "epochs: 1"), ("study: {", "study: {register_model: false, ")
-    )
+    config = study_config(*SMALL, ("study: {", "study: {register_model: false, "))
     list(train_single(config, "trained", tmp_path))
     tracking.sync(StudyFolder.open(tmp_path, "trained"))
     assert runs_of(uri, "trained")["t0001"].info.status == "FINISHED"

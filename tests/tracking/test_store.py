@@ -31,7 +31,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_stays_in_its_store_wherever_one_stands(
-    folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: StudyFolder, tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -41,7 +41,7 @@ def test_a_study_stays_in_its_store_wherever_one_stands(
     monkeypatch.chdir(elsewhere)
     tracking.sync(folder)
     assert not (elsewhere / "mlflow.db").exists()
-    assert set(runs_of(f"sqlite:///{tmp_path / 'mlflow.db'}")) == {"study", "t0001", "t0002"}
+    assert set(runs_of(f"sqlite:///{mlflow_here}")) == {"study", "t0001", "t0002"}
 
 
 def test_another_store_is_taken_at_the_users_word_and_said(

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from samtune.config.schema import ModelConfig, StudyConfig, TrialConfig
+from samtune.config.schema import Named, StudyConfig, TrialConfig
 from samtune.config.trials import trial_with
 from samtune.data import DataSplits, load_dataset
 from samtune.sam import SAM, frozen_batchnorm_stats
@@ -148,7 +148,7 @@ def test_every_gradient_of_an_image_is_counted(
     trial: TrialConfig, digits: DataSplits, sam: dict[str, float | str], gradients: list[int]
 ) -> None:
     """3 batches of 400 of the 1,200 images; `gradients_per_step` knows it from the settings."""
-    small = ModelConfig.model_validate({"name": "resnet", "blocks": [1], "channels": [4]})
+    small = Named.model_validate({"name": "resnet", "blocks": [1], "channels": [4]})
     config = trial.model_copy(update={"sam": trial.sam.model_copy(update=sam), "model": small})
     counted = [r.metrics["gradient_evaluations"] for r in _run(config, digits)[1]]
     assert counted == gradients
