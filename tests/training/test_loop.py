@@ -44,7 +44,12 @@ def _metrics(results: list[EpochResult]) -> list[dict[str, float]]:
     return [r.metrics for r in results]
 
 
+def _with(trial: TrialConfig, **training: int) -> TrialConfig:
+    return trial.model_copy(update={"training": trial.training.model_copy(update=training)})
+
+
 def test_resuming_equals_never_having_stopped(trial: TrialConfig, digits: DataSplits) -> None:
+    trial = _with(trial, epochs=2)
     whole_state, whole = _run(trial, digits)
 
     state = set_up(trial, digits, CPU)
@@ -64,10 +69,10 @@ def test_resuming_equals_never_having_stopped(trial: TrialConfig, digits: DataSp
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     trial: TrialConfig, digits: DataSplits
 ) -> None:
+    trial = _with(trial, epochs=1)
     one = _run(trial, digits)[1]
     assert _metrics(one) == _metrics(_run(trial, digits)[1])
-    other = trial.model_copy(update={"training": trial.training.model_copy(update={"seed": 1})})
-    assert _metrics(one) != _metrics(_run(other, digits)[1])
+    assert _metrics(one) != _metrics(_run(_with(trial, seed=1), digits)[1])
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from functools import partialmethod
 from typing import Any
 
 import pytest
@@ -393,8 +394,24 @@ def test_a_fused_step_is_the_same_step_up_to_rounding() -> None:
     assert_near(stepped(optimizer=own), stepped(optimizer={**own, "fused": False}))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for CPUs with g++")
-def test_a_compiled_model_makes_the_same_steps() -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",  # the graphs, without their code
+        pytest.param(
+            "inductor",
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(shutil.which("g++") is None, reason="it takes g++ on CPUs"),
+            ],
+        ),
+    ],
+)
+def test_a_compiled_model_makes_the_same_steps(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.compiler.reset()
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=backend))
     losses = {}
     for compiled in (False, True):
         state = set_up(trial(compile=compiled), DATA, CPU)

@@ -50,8 +50,13 @@ def _net(slope: float = 0.1) -> Any:
     return names["Net"]
 
 
+@pytest.mark.parametrize("more", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_class_of_a_notebook_is_searched_resumed_and_registered(
-    tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None
+    tmp_path: Path,
+    mlflow_here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    local_ray: None,
+    more: int,
 ) -> None:
     from mlflow import MlflowClient
 
@@ -79,5 +84,5 @@ def test_a_class_of_a_notebook_is_searched_resumed_and_registered(
     with pytest.raises(SamtuneError, match="was other code than the Net that is here"):
         samtune.resume_study("given", model=_net(0.2), more_trials=1, storage=storage)
     MODELS._entries = dict(before)
-    resumed = samtune.resume_study("given", model=_net(), more_trials=1, storage=storage)
-    assert resumed.tally == "3 finished"
+    resumed = samtune.resume_study("given", model=_net(), more_trials=more, storage=storage)
+    assert resumed.tally == f"{2 + more} finished"

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from samtune.config.study_file import read_study
 from samtune.data import load_dataset
-from samtune.study import Study
+from samtune.study import Study, StudyFolder
+from samtune.study.trial_run import run_trial
 from samtune.training.loop import train
 from samtune.training.state import set_up
 from samtune.tuning import run_study
+from samtune.tuning.run import Silent
+from samtune.tuning.search import Search
 from tests.faults.oracle import accounts
 from tests.tuning.test_confirm import PLUGIN
 
@@ -46,11 +50,27 @@ def _run(file: Path, storage: str, cpus: int) -> Study:
     return run_study(file, storage=file.parent / storage)
 
 
+def _run_without_ray(file: Path, storage: str, cpus: int) -> Study:
+    """Trial after trial in this process."""
+    config = read_study(file)
+    folder = StudyFolder.create(file.parent / storage, config)
+    torch.set_num_threads(cpus)
+    with folder.session() as number:
+        search = Search(folder, config, number, Silent())
+        while key := search.next_trial():
+            for p in run_trial(folder.trial(key), number, device=torch.device("cpu")):
+                if p.outcome:
+                    search.end(key, p.outcome, write=False)
+                elif not search.on_epoch(key, p.epoch, p.metrics, p.duration_s, p.replayed):
+                    break
+    return Study(folder, config)
+
+
 @pytest.mark.ray
 def test_two_runs_of_one_file_with_one_worker_are_identical(file: Path, local_ray: None) -> None:
     """Three trials more than the sampler draws before it learns; the scheduler stops some."""
     every = os.cpu_count() or 1
-    one, other = _run(file, "one", every), _run(file, "other", every)
+    one, other = _run(file, "one", every), _run_without_ray(file, "other", every)
     assert {"finished", "stopped"} <= {t.state for t in one.trials}
     assert accounts(one) == accounts(other)
 

@@ -209,7 +209,9 @@ SLOW = STUDY.replace("{name: misfit}", "{name: misfit, seconds: 0.1}").replace(
 @pytest.mark.parametrize(
     "endings",
     [
-        [(signal.SIGKILL, -9), (signal.SIGINT, 130)],
+        [(signal.SIGINT, 130)],
+        # What a killed driver leaves is killed more cheaply in `test_search.py`, `test_bucket.py`.
+        pytest.param([(signal.SIGKILL, -9), (signal.SIGINT, 130)], marks=pytest.mark.slow),
         pytest.param([(signal.SIGTERM, 143), (signal.SIGHUP, 129)], marks=pytest.mark.chaos),
     ],
 )
