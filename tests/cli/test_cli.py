@@ -106,7 +106,7 @@ def test_what_auto_comes_to_is_said_before_a_run_and_after_it(
     assert "precision  fp16\n" in named
 
 
-DEEP = "[" * 100_000
+DEEP = "[" * 10_000
 MORE = [
     pytest.param(content, marks=pytest.mark.slow, id=content[:8])
     for content in ('"text"', "{}", "3", "null")

@@ -47,7 +47,9 @@ def is_frozen(name, parts):
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
-@pytest.mark.parametrize("optimizer", STEPS)
+@pytest.mark.parametrize(
+    "optimizer", ["fused", "adamw", pytest.param("sgd", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("adaptive", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PARTS)
 def test_sam_leaves_frozen_parts_alone_and_trains_the_others(name, adaptive, optimizer):
