@@ -15,7 +15,7 @@ from torch import nn
 from samtune import register_model
 from samtune.analysis.confirmed import Confirmed
 from samtune.config.schema import SamConfig, SearchConfig, StudyConfig
-from samtune.config.study_file import check_study
+from samtune.config.study_file import check_study, read_study
 from samtune.config.trials import record_of
 from samtune.config.yaml_reader import parse_yaml
 from samtune.data import load_dataset, unlocked_test_split
@@ -363,18 +363,23 @@ def test_one_function_in_samtune_unlocks_the_test_split_and_one_module_calls_it(
 
 
 @pytest.mark.ray
-def test_run_and_confirm_in_one_command_and_again_without_training(
-    tmp_path: Path, mlflow_here: Path, local_ray: None
+@pytest.mark.parametrize("in_one_command", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_study_is_run_and_confirmed_and_again_without_training(
+    tmp_path: Path, mlflow_here: Path, local_ray: None, in_one_command: bool
 ) -> None:
     import mlflow
 
-    plugin = tmp_path / "my_linear.py"
-    plugin.write_text(PLUGIN)
+    (tmp_path / "my_linear.py").write_text(PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
     text = text.replace("trials: 4", "trials: 1, resources: {cpus: 2}, register_model: false")
     text = text.replace("epochs: 2", "epochs: 1")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
-    ran = samtune_here("run", "tiny.yaml", "--confirm", cwd=tmp_path)
+    if in_one_command:
+        ran = samtune_here("run", "tiny.yaml", "--confirm", cwd=tmp_path)
+    else:
+        config = read_study(tmp_path / "tiny.yaml")
+        _run(StudyFolder.create(tmp_path / "samtune_studies", config), config)
+        ran = samtune_here("confirm", "tiny", "--plugin", "my_linear", cwd=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     verdict = ran.stdout.strip().splitlines()[-1]
     assert "on 300 test images it never saw" in verdict
