@@ -98,7 +98,19 @@ def _from_arrays(images: Any, targets: Any, border: int) -> Images:
         return Images(torch.from_numpy(images), torch.from_numpy(targets), border)
 
 
-Split = Images | ImageFiles
+@dataclass(frozen=True)
+class AbsentImages:
+    """Images that another process holds; what a model and its training schedule need to know."""
+
+    count: int
+    size: tuple[int, int]
+    channels: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Split = Images | ImageFiles | AbsentImages
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,11 @@ class DataSplits:
         if isinstance(train, Images) and not train.border:
             train = train.padded(self.augmentation)
         return replace(self, train=train, open_test=_stays_locked)
+
+    def without_images(self) -> DataSplits:
+        """What the splits are, for a process that gets its batches from another one."""
+        train, val = (AbsentImages(len(s), s.size, s.channels) for s in (self.train, self.val))
+        return replace(self, train=train, val=val, open_test=_stays_locked)
 
     def with_validation(self) -> DataSplits:
         """The same with the validation images among the training images, too.
