@@ -23,22 +23,38 @@ from samtune.training.ranks import Ranks
 ONE_GPU = "or give this model one GPU: study.resources.gpus: 1"
 
 
-def check_shared(model: nn.Module, images: int, processes: int) -> None:
-    """Refuses a model whose batch norms cannot normalise so many images of several processes.
+def check_batch_norms(model: nn.Module, processes: int, images: int | None = None) -> None:
+    """Refuses a model whose batch norms several processes cannot compute as one would.
+
+    Args:
+        images: so many are normalised together; None is each process's own by themselves.
 
     Raises:
         ValueError: the message names the way out.
     """
     for name, module in _training(model):
+        kind = f"{name or 'the model'} is a {type(module).__name__}"
+        if isinstance(module, nn.SyncBatchNorm):
+            raise ValueError(
+                f"{kind}, which knows nothing of parts of a batch: use BatchNorm, which several "
+                "processes here compute as one would"
+            )
+        if images is None:
+            if module.track_running_stats and module.momentum is None:
+                raise ValueError(
+                    f"{kind} without momentum, and several processes do not add up the plain means "
+                    f"that it takes then: give it a momentum, {ONE_GPU}"
+                )
+            continue
         if type(module).forward is not _BatchNorm.forward:
             raise ValueError(
-                f"{name} is a {type(module).__name__}, which computes in its own way, and several "
-                "processes cannot normalise a whole batch so: normalise parts of it with "
-                f"training.micro_batch_size, {ONE_GPU}"
+                f"{kind}, which computes in its own way, and several processes cannot normalise a "
+                "whole batch so: normalise parts of it with training.micro_batch_size, "
+                f"{ONE_GPU}"
             )
         if images < processes:
             raise ValueError(
-                f"{images} images are too few for {processes} processes, which normalise them "
+                f"{images} images are too few for {processes} processes that normalise them "
                 f"together: raise training.batch_size or sam.ascent_fraction, {ONE_GPU}"
             )
 
@@ -58,7 +74,7 @@ def together(model: nn.Module, ranks: Ranks, images: int) -> Iterator[None]:
     if ranks.size == 1:
         yield
         return
-    check_shared(model, images, ranks.size)
+    check_batch_norms(model, ranks.size, images)
     modules: list[Any] = [module for _, module in _training(model)]
     for module in modules:
         module.forward = functools.partial(_normalised_together, module, ranks)
@@ -77,18 +93,13 @@ def in_turn(model: nn.Module, ranks: Ranks) -> Iterator[None]:
     powers of 1 - momentum, so each rank's sum can be continued from where the one before it ends.
 
     Raises:
-        ValueError: a batch norm of this model takes plain means.
+        ValueError: a batch norm of this model cannot do that.
     """
     modules = [m for _, m in _training(model) if m.track_running_stats] if ranks.size > 1 else []
     if not modules:
         yield
         return
-    for module in modules:
-        if module.momentum is None:
-            raise ValueError(
-                "batch norm with momentum None takes plain means, which several processes do not "
-                f"add up: give it a momentum, {ONE_GPU}"
-            )
+    check_batch_norms(model, ranks.size)
     before, passes_before = _statistics(modules), _passes(modules)
     yield
     ours = torch.cat([_statistics(modules), (_passes(modules) - passes_before).to(before.dtype)])
@@ -111,14 +122,7 @@ def in_turn(model: nn.Module, ranks: Ranks) -> Iterator[None]:
 
 def _training(model: nn.Module) -> list[tuple[str, Any]]:
     """The batch norms that normalise by what they are given, by name."""
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
-    for name, module in found:
-        if isinstance(module, nn.SyncBatchNorm):
-            raise ValueError(
-                f"{name} is a SyncBatchNorm, which knows nothing of parts of a batch: use "
-                "BatchNorm, which several processes here normalise together where one would"
-            )
-    return found
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
 
 
 def _statistics(modules: list[Any]) -> Tensor:

@@ -207,8 +207,7 @@ def ascent(
     """The gradient to climb along, and the loss; only a direction is needed, so it may be cheap."""
     sam = state.config.sam
     if sam.ascent_fraction < 1:
-        # Two images at least: batch norm cannot normalise one.
-        share = max(2, round(sam.ascent_fraction * len(inputs)))
+        share = climbing_images(sam.ascent_fraction, len(inputs))
         inputs, targets = inputs[:share], targets[:share]
     precision = "bf16" if sam.ascent_precision == "bf16" else state.precision
     only = norm_parameters(state.model) if sam.variant == "sam_on" else None
@@ -216,6 +215,12 @@ def ascent(
     if state.precision == "fp16":
         state.loss_scale.unscale(state.model.parameters())
     return loss
+
+
+def climbing_images(fraction: float, images: int) -> int:
+    """How many images of so many a climb on a share of them sees."""
+    # Two at least: batch norm cannot normalise one.
+    return max(2, round(fraction * images)) if fraction < 1 else images
 
 
 def backward(

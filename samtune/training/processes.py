@@ -42,6 +42,8 @@ from samtune.training.ranks import Ranks
 from samtune.training.state import TrainingState, set_up, trial_task
 
 HERE = "127.0.0.1"  # a trial's GPUs are those of one machine
+# By the process that each is forked from, which has computed nothing; optimizers import the second.
+PRELOADED = [__name__, "torch._dynamo"]
 SETTLE_S = 1.0  # in which a death shows that others have only raised because of
 
 
@@ -138,9 +140,8 @@ class _Rank:
 def _started(
     state: TrainingState, config: TrialConfig, data: DataSplits, devices: list[torch.device]
 ) -> Iterator[list[_Rank]]:
-    # A server from which each is forked: it has imported torch, and computed nothing.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(PRELOADED)
     store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
     code = code_to_give([config.model.name], [])
     module = "" if code else MODELS[config.model.name].factory.__module__
