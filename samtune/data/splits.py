@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,19 +99,7 @@ def _from_arrays(images: Any, targets: Any, border: int) -> Images:
         return Images(torch.from_numpy(images), torch.from_numpy(targets), border)
 
 
-@dataclass(frozen=True)
-class AbsentImages:
-    """Images that another process holds; what a model and its training schedule need to know."""
-
-    count: int
-    size: tuple[int, int]
-    channels: int
-
-    def __len__(self) -> int:
-        return self.count
-
-
-Split = Images | ImageFiles | AbsentImages
+Split = Images | ImageFiles
 
 
 @dataclass(frozen=True)
@@ -161,8 +150,14 @@ class DataSplits:
         return replace(self, train=train, open_test=_stays_locked)
 
     def without_images(self) -> DataSplits:
-        """What the splits are, for a process that gets its batches from another one."""
-        train, val = (AbsentImages(len(s), s.size, s.channels) for s in (self.train, self.val))
+        """How many images there are, and of what kind, for who gets batches from another process.
+
+        The splits are files that cannot be read.
+        """
+        train, val = (
+            ImageFiles([Path()] * len(split), split.size, channels=split.channels)
+            for split in (self.train, self.val)
+        )
         return replace(self, train=train, val=val, open_test=_stays_locked)
 
     def with_validation(self) -> DataSplits:

@@ -54,9 +54,7 @@ def train_single(
         trial = folder.trial(trial_key(1))
         if not _has_ended(trial):
             trial.hand_out(record_of(single, trial.key, {}), session)
-        for progress in run_trial(
-            trial, session, device=device, data=data, processes=processes
-        ):
+        for progress in run_trial(trial, session, device=device, data=data, processes=processes):
             yield progress
             if progress.outcome is None and requested(folder, session):
                 remove_requests(folder)

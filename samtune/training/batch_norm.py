@@ -103,7 +103,7 @@ def in_turn(model: nn.Module, ranks: Ranks) -> Iterator[None]:
     before, passes_before = _statistics(modules), _passes(modules)
     yield
     ours = torch.cat([_statistics(modules), (_passes(modules) - passes_before).to(before.dtype)])
-    found, passes = ranks.gathered(ours).split([len(before), len(modules)], 1)
+    found, passes = torch.split(ranks.gathered(ours), [len(before), len(modules)], 1)
     kept = torch.cat(
         [
             ((1 - m.momentum) ** passes[:, i : i + 1]).expand(-1, 2 * m.num_features)
@@ -115,7 +115,7 @@ def in_turn(model: nn.Module, ranks: Ranks) -> Iterator[None]:
     for seen, weight in zip(found, kept, strict=True):
         total = seen + weight * (total - before)
     buffers = [buffer for m in modules for buffer in (m.running_mean, m.running_var)]
-    torch._foreach_copy_(buffers, list(total.split([len(buffer) for buffer in buffers])))
+    torch._foreach_copy_(buffers, list(torch.split(total, [len(b) for b in buffers])))
     counts = passes_before + passes.sum(0).to(passes_before.dtype)
     torch._foreach_copy_([m.num_batches_tracked for m in modules], list(counts.unbind()))
 
@@ -155,7 +155,7 @@ def _statistics_of_all(inputs: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Te
     """How many values a channel has on all ranks together, their mean and their variance."""
     var, mean = torch.var_mean(_in_full(inputs), _but_channels(inputs), correction=0)
     ours = torch.cat([mean, var, mean.new_full((1,), inputs.numel() // inputs.shape[1])])
-    means, variances, counts = ranks.gathered(ours).split([len(mean), len(mean), 1], 1)
+    means, variances, counts = torch.split(ranks.gathered(ours), [len(mean), len(mean), 1], 1)
     count = counts.sum()
     mean = (counts * means).sum(0) / count
     var = (counts * (variances + (means - mean).square())).sum(0) / count

@@ -70,7 +70,9 @@ def train_together(
     if state.epoch >= config.training.epochs:
         return
     state.device = device
-    devices = [torch.device("cuda", i) if device.type == "cuda" else device for i in range(processes)]
+    devices = [
+        torch.device("cuda", i) if device.type == "cuda" else device for i in range(processes)
+    ]
     with _started(state, config, data, devices) as ranks:
         while state.epoch < config.training.epochs:
             finished = _next_epoch(ranks)
@@ -88,6 +90,8 @@ class _Job:
         state: packed.
         port: where they find each other.
         threads: of each rank.
+        start_method: of the processes that a rank reads images with. Left to itself it would start
+            them as it was started, which takes seconds in every epoch.
     """
 
     config: TrialConfig
@@ -98,6 +102,7 @@ class _Job:
     state: bytes
     port: int
     threads: int
+    start_method: str
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,11 @@ def _started(
 ) -> Iterator[list[_Rank]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     code = code_to_give([config.model.name], [])
     module = "" if code else MODELS[config.model.name].factory.__module__
     threads = max(1, torch.get_num_threads() // len(devices))
+    rest = code, module, _packed(state), store.port, threads, multiprocessing.get_start_method()
     ranks: list[_Rank] = []
 
     def end() -> None:
@@ -156,7 +162,7 @@ def _started(
     try:
         for number in range(len(devices)):
             own = data.without_images() if number else data.to_share()
-            job = _Job(config, own, devices, code, module, _packed(state), store.port, threads)
+            job = _Job(config, own, devices, *rest)
             ours, theirs = context.Pipe()
             process = context.Process(target=_run, args=(number, job, theirs, _Output()))
             process.start()
@@ -223,9 +229,9 @@ def _run(number: int, job: _Job, connection: Connection, output: _Output) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _compute(number, job, connection)
-    except BaseException as error:  # foreign code: anything can come
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - foreign code: anything can come
         error.add_note(f"(raised in the process of rank {number})")
+        traceback.print_exception(error)
         connection.send(_portable(error))
     threading.Event().wait()  # to be ended: the others must not take this one's end for a cause
 
@@ -239,11 +245,12 @@ def _end_with_parent() -> None:
 
 def _compute(number: int, job: _Job, connection: Connection) -> None:
     torch.set_num_threads(job.threads)
+    multiprocessing.set_start_method(job.start_method, force=True)
     if job.model_module:
         importlib.import_module(job.model_module)
     take_given(job.model_code)
     device, config, data = job.devices[number], job.config, job.data
-    store = dist.TCPStore(HERE, job.port, is_master=False)
+    store = dist.TCPStore(HERE, job.port, is_master=False)  # type: ignore[attr-defined]
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)

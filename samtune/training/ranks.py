@@ -38,9 +38,7 @@ class Ranks:
         device: where this one computes.
     """
 
-    def __init__(
-        self, rank: int = 0, size: int = 1, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
         self.rank = rank
         self.size = size
         self._device = device
@@ -85,7 +83,7 @@ class Ranks:
         for gradients in by_type.values():
             flat = torch.cat([g.reshape(-1) for g in gradients])
             dist.all_reduce(flat)
-            parts = flat.split([g.numel() for g in gradients])
+            parts = torch.split(flat, [g.numel() for g in gradients])
             sums = [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
             torch._foreach_copy_(gradients, sums)
 

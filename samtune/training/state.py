@@ -131,7 +131,9 @@ def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> Train
     steps = steps_per_epoch(training, len(data.train))
     schedule = LambdaLR(optimizer, lambda step: lr_factor(training, step, steps))
     precision = resolve(training.precision, device)
-    return TrainingState(model, optimizer, schedule, config, precision, average=average, device=device)
+    return TrainingState(
+        model, optimizer, schedule, config, precision, average=average, device=device
+    )
 
 
 def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:

@@ -9,6 +9,7 @@ import io
 import multiprocessing
 import os
 import signal
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -113,6 +114,7 @@ DEEDS = {
     "raise": lambda: _raise(ValueError("a depth is odd")),
     "raise_own": lambda: _raise(OwnError("a depth is odd", 1)),
     "run_out": lambda: _raise(torch.OutOfMemoryError("no memory on the GPU")),
+    "wait": lambda: time.sleep(600),
     "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -38,10 +39,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "mixed images": {"mixup": 0.4, "cutmix": 1.0},
     "fp16": {"precision": "fp16", "micro_batch_size": 4, "model": "several_without_norm"},
     "bf16": {"precision": "bf16", "micro_batch_size": 4},
-    "masks": {"model": "several_masks"},
     "not finite in one part": {"model": "several_nan_at_mark", "sam": {"micro_ascent": 4}},
     "not finite in the batch": {"model": "several_nan_at_mark"},
-}  # fmt: skip
+}
 LAX = {"fp16": 1e-3, "bf16": 1e-2}  # a rounding more or less in the gradients' sum moves them
 
 
@@ -96,6 +96,14 @@ def test_what_one_rank_alone_finds_not_finite_skips_the_step_of_all(
         assert all(math.isnan(m["train_loss"]) for m in in_two[name][0][0])
 
 
+@pytest.mark.slow  # for the seconds that torchmetrics takes to import
+def test_masks_are_measured_by_the_first_rank_alone() -> None:
+    config = trial("several_masks")
+    first, other = in_ranks([config], 2)
+    assert_near(first[0], reached(config, ALONE), 1e-5)
+    assert_near(other[0][1], first[0][1], 0.0)
+
+
 def test_three_processes_share_what_two_cannot_halve() -> None:
     configs = [trial(sam={"micro_ascent": 3}), trial(), trial(micro_batch_size=8)]
     ranks = in_ranks(configs, 3)
@@ -110,7 +118,7 @@ def test_parts_are_dealt_whole_in_order_and_none_is_left() -> None:
     for count in range(9):
         for size in (1, 2, 3, 4):
             dealt = [Ranks(rank, size).own("abcdefgh"[:count]) for rank in range(size)]
-            assert sum(dealt, []) == list(enumerate("abcdefgh"[:count]))
+            assert [*itertools.chain(*dealt)] == list(enumerate("abcdefgh"[:count]))
             assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
 
