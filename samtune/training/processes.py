@@ -62,6 +62,7 @@ def train_together(
 
     Raises:
         LostRankError: one of the processes was killed.
+        ValueError: there are not as many GPUs.
         Exception: what one of them has raised.
     """
     if processes == 1:
@@ -70,9 +71,14 @@ def train_together(
     if state.epoch >= config.training.epochs:
         return
     state.device = device
-    devices = [
-        torch.device("cuda", i) if device.type == "cuda" else device for i in range(processes)
-    ]
+    devices = [device] * processes
+    if device.type == "cuda":
+        if (there := torch.cuda.device_count()) < processes:
+            raise ValueError(
+                f"study.resources.gpus is {processes}, and torch finds {there} here: does Ray "
+                "count GPUs that are not there, or CUDA_VISIBLE_DEVICES hide some?"
+            )
+        devices = [torch.device("cuda", i) for i in range(processes)]
     with _started(state, config, data, devices) as ranks:
         while state.epoch < config.training.epochs:
             finished = _next_epoch(ranks)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from samtune.config.schema import StudyConfig, TrialConfig
 from samtune.config.trials import record_of
@@ -168,6 +169,16 @@ def test_images_are_read_once_for_all_ranks(
         for processes in (1, 2)
     ]
     assert_near(*found)
+
+
+def test_more_gpus_than_there_are_is_an_outcome_in_a_sentence(
+    hand_out: Callable[[TrialConfig], TrialFolder],
+) -> None:
+    there = torch.cuda.device_count()
+    gpu = torch.device("cuda")
+    *_, last = run_trial(hand_out(trial()), 1, device=gpu, data=splits(), processes=there + 2)
+    assert last.outcome is not None
+    assert f"gpus is {there + 2}, and torch finds {there} here" in last.outcome.reason
 
 
 def test_a_trial_that_is_done_starts_nobody(
