@@ -32,8 +32,9 @@ export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(getent ahostsv4 "$head" | awk '{ print $1; exit }')
+# sed reads to the end: a scontrol that still writes after its reader has left would end the job.
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+address=$(getent ahostsv4 "$head" | awk 'NR == 1 { print $1 }')
 port=$((20000 + SLURM_JOB_ID % 10000)) # nodes may be shared with other jobs
 export RAY_ADDRESS=$address:$port
 started=()

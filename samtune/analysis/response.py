@@ -31,6 +31,8 @@ FEWEST_RHOS = 4
 MOST_SLICES = 12
 MOST_LEVELS = 4
 SIGNIFICANT = 0.05
+# What is maximised is a share, what is minimised a loss; a Gaussian process knows neither's end.
+POSSIBLE = {"max": (-math.inf, 1.0), "min": (0.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def response(study: Study) -> Response | None:
     values, variances = [s.value for s in used], [s.variance for s in used]
     surface = Surface(columns, values, variances)
     p_value = p_without(surface, [0])
-    sign = 1 if study.config.mode == "max" else -1
+    mode = study.config.mode
     settings = {path: value for path, value in best.values.items() if path != RHO}
-    band = _band(surface, axes, ends, settings, sign)
+    band = _band(surface, axes, ends, settings, mode)
     varied, combinations = _combinations(study, axes, used)
-    slices = [_band(surface, axes, ends, {**settings, **c}, sign) for c in combinations]
+    slices = [_band(surface, axes, ends, {**settings, **c}, mode) for c in combinations]
     rho = band.recommended if p_value < SIGNIFICANT else None
     sentence = _in_words(study, band, used, diverged, p_value)
     return Response(*counts, rho, p_value, band, sentence, slices, varied)
@@ -149,11 +151,12 @@ def _band(
     axes: Sequence[Axis],
     ends: tuple[float, float],
     settings: dict[str, Any],
-    sign: int,
+    mode: str,
 ) -> Band:
     grid = np.exp(np.linspace(ends[0], ends[1], GRID))
     mean, error = surface.predict(_columns(axes, ends, [(rho, settings) for rho in grid]))
-    score = sign * mean
+    mean = mean.clip(*POSSIBLE[mode])
+    score = mean if mode == "max" else -mean
     best = int(np.argmax(score))
     inside = score >= score[best] - error[best]
     first = last = best

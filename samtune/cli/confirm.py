@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samtune.cli.console import new_console, print_json
+from samtune.cli.console import new_console, print_json, seconds_of
 from samtune.cli.options import (
     Address,
     AsJson,
@@ -29,6 +30,7 @@ from samtune.study import DEFAULT_STORAGE
 if TYPE_CHECKING:
     from samtune.analysis.confirmed import Confirmed
     from samtune.tuning.confirm import Wanted
+    from samtune.tuning.run import Session
 
 
 def confirm(
@@ -68,19 +70,22 @@ def confirm(
     The same command goes on after any ending, and shows the table again once it is done.
     """
     from samtune.tuning.confirm import Wanted
+    from samtune.tuning.run import Session
 
     detail = detail_of(verbose=verbose, quiet=quiet or as_json, json_events=json_events)
     found = confirmed_study(
         name,
         Wanted(top, seeds, with_validation or None, read_test_again),
+        Session(
+            address,
+            time_budget_s=seconds_of(time_budget) if time_budget else None,
+            wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+            force_unlock=force_unlock,
+            retry_failed=retry_failed,
+        ),
         confirm_as=confirm_as,
         storage=storage,
-        address=address,
-        time_budget=time_budget,
-        wait_for_resources=wait_for_resources,
         plugins=plugin or [],
-        retry_failed=retry_failed,
-        force_unlock=force_unlock,
         detail=detail,
     )
     if as_json:
@@ -103,24 +108,22 @@ def print_found(found: Confirmed, detail: Detail) -> None:
 def confirmed_study(
     name: str,
     wanted: Wanted,
+    session: Session,
     *,
     confirm_as: str | None = None,
-    storage: Path = DEFAULT_STORAGE,
-    address: str | None = None,
-    time_budget: str | None = None,
-    wait_for_resources: str | None = None,
+    storage: Path,
     plugins: list[str],
-    retry_failed: bool = False,
-    force_unlock: bool = False,
-    detail: Detail = Detail.BRIEF,
+    detail: Detail,
 ) -> Confirmed:
-    """Runs what a confirmation has left to run, showing it, and concludes."""
+    """Runs what a confirmation has left to run, showing it, and concludes.
+
+    Args:
+        session: how to run it; where plugins are looked for is the searched study's to say.
+    """
     from samtune import tracking
-    from samtune.cli.console import seconds_of
     from samtune.cli.tracked import print_tracking
     from samtune.config.confirm import confirmation_name
     from samtune.study import Study, open_folder
-    from samtune.tuning import resume_study, run_study
     from samtune.tuning.confirm import conclude, plan
 
     searched = open_folder(storage, name)
@@ -128,37 +131,15 @@ def confirmed_study(
     config = searched.checked_config(plugins, plugin_folder)
     folder, begun = plan(searched, config, confirm_as or confirmation_name(name), wanted)
     console = new_console(silent=not detail.previews)
-    budget = seconds_of(time_budget) if time_budget else None
-    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     study = Study(folder, begun) if folder else None
 
     def start(listener: Any) -> Study:
-        if folder is None:
-            return run_study(
-                begun,
-                storage=storage,
-                address=address,
-                listener=listener,
-                plugin_folder=plugin_folder,
-                time_budget_s=budget,
-                wait_for_resources_s=waited,
-            )
-        return resume_study(
-            begun.name,
-            storage=storage,
-            retry_failed=retry_failed,
-            address=address,
-            listener=listener,
-            plugins=plugins,
-            plugin_folder=plugin_folder,
-            force_unlock=force_unlock,
-            time_budget_s=budget,
-            wait_for_resources_s=waited,
-        )
+        ours = replace(session, listener=listener, plugin_folder=plugin_folder)
+        return ours.begin(begun, storage) if folder is None else ours.run(folder, begun)
 
     to_run = begun.wanted_trials
     if study is not None:
-        to_run = study.left + (len(study.failed) if retry_failed else 0)
+        to_run = study.left + (len(study.failed) if session.retry_failed else 0)
     if study is None or to_run or study.is_running:
         _print_plan(console, begun, to_run)
         if folder is None and (left := Study(searched, config).left):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,9 +61,8 @@ def resume(
     from samtune.study import Study, open_folder
     from samtune.study.manifest import other_versions
     from samtune.study.settings import changes_between
-    from samtune.tuning import resume_study
     from samtune.tuning.baseline import tuning_of
-    from samtune.tuning.run import Session, check_usable, extended
+    from samtune.tuning.run import Session, Silent, check_usable, extended
 
     detail = detail_of(verbose=verbose, quiet=quiet, json_events=json_events)
     folder = open_folder(storage, name)
@@ -82,28 +82,21 @@ def resume(
     to_tune = tuning.to_run(retry_failed=retry_failed) if tuning and not to_run else 0
     changes = changes_between(accepted, config)
     left = time_left(seconds_of(time_budget) if time_budget else None)
-    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
+    session = Session(
+        address,
+        plugin_folder=plugin_folder,
+        wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+        force_unlock=force_unlock,
+        retry_failed=retry_failed,
+    )
 
-    def start(listener: Any = None) -> Study:
-        return resume_study(
-            name,
-            storage=storage,
-            more_trials=more,
-            retry_failed=retry_failed,
-            address=address,
-            listener=listener,
-            plugins=plugin or (),
-            plugin_folder=plugin_folder,
-            overrides=overrides or (),
-            force_unlock=force_unlock,
-            time_budget_s=left(),
-            wait_for_resources_s=waited,
-        )
+    def start(listener: Any) -> Study:
+        return replace(session, listener=listener, time_budget_s=left()).run(folder, config)
 
     if not to_run and not to_tune and not before.is_running:
         check_usable(before)
         if changes:
-            start()
+            start(Silent())
             _print_changes(console, changes)
         said = f"Study {name} is complete: {len(before.trials)} trials. There is nothing to do; "
         if spent := before.budget.spent:
@@ -125,7 +118,7 @@ def resume(
     if moved := tracking.store_of(folder.root).change:
         console.print(f"[yellow]{moved}.[/]", soft_wrap=True)
     if to_tune:
-        start()  # no trial is left; what has changed is written down
+        start(Silent())  # no trial is left; what has changed is written down
     else:
         attend(
             start,
@@ -142,14 +135,7 @@ def resume(
             storage=storage,
             detail=detail,
             console=console,
-            session=Session(
-                address,
-                plugin_folder=plugin_folder,
-                time_budget_s=left(),
-                wait_for_resources_s=waited,
-                force_unlock=force_unlock,
-                retry_failed=retry_failed,
-            ),
+            session=replace(session, time_budget_s=left()),
             plugins=plugin or (),
         )
 

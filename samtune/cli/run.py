@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -53,7 +54,6 @@ def run(
     from samtune.cli.summary import print_preview, print_warm_start
     from samtune.config.study_file import read_study
     from samtune.preflight import preview
-    from samtune.tuning import run_study
     from samtune.tuning.baseline import check_free
     from samtune.tuning.run import Session
 
@@ -64,7 +64,6 @@ def run(
     StudyFolder.check_free(storage, config.name)
     check_free(storage, config)
     left = time_left(seconds_of(time_budget) if time_budget else None)
-    waited = seconds_of(wait_for_resources) if wait_for_resources else 0.0
     console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
@@ -75,15 +74,14 @@ def run(
         return
     where = storage / config.name
     console.print(f"  folder     {working_copy.address(where)}, MLflow {_tracking_address()}")
+    session = Session(
+        address,
+        plugin_folder=file.absolute().parent,
+        wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+    )
     attend(
-        lambda listener: run_study(
-            config,
-            storage=storage,
-            address=address,
-            listener=listener,
-            plugin_folder=file.absolute().parent,
-            time_budget_s=left(),
-            wait_for_resources_s=waited,
+        lambda listener: replace(session, listener=listener, time_budget_s=left()).begin(
+            config, storage
         ),
         detail=detail,
         config=config,
@@ -98,12 +96,7 @@ def run(
             storage=storage,
             detail=detail,
             console=console,
-            session=Session(
-                address,
-                plugin_folder=file.absolute().parent,
-                time_budget_s=left(),
-                wait_for_resources_s=waited,
-            ),
+            session=replace(session, time_budget_s=left()),
             plugins=config.plugins,
         )
     if not confirm:
@@ -114,9 +107,8 @@ def run(
     result = confirmed_study(
         config.name,
         Wanted(),
+        session,
         storage=storage,
-        address=address,
-        wait_for_resources=wait_for_resources,
         plugins=config.plugins,
         detail=detail,
     )

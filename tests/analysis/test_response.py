@@ -64,6 +64,24 @@ def test_a_loss_is_recommended_where_it_is_least(written: Written, study_config:
     assert found.band.value == pytest.approx(1.1, abs=3 * NOISE)
 
 
+@pytest.mark.parametrize(("metric", "best_possible"), [("val_accuracy", 1.0), ("val_loss", 0.0)])
+def test_no_more_is_expected_than_there_can_be(
+    written: Written, study_config: Make, metric: str, best_possible: float
+) -> None:
+    """Every image is right from a rho of 0.1 on: a smooth curve through that overshoots."""
+    ends = [min(1.0, 1.0 + 0.2 * math.log10(rho / 0.1)) for rho in _rhos(16)]
+    if metric == "val_loss":  # which is 2 - val_accuracy here
+        ends = [1 + end for end in ends]
+    runs = [Run({"sam.rho": rho}, _rising(end)) for rho, end in zip(_rhos(16), ends, strict=True)]
+    config = study_config(RHO_ALONE, ("study: {", f"study: {{metric: {metric}, "))
+    found = response(written(config, runs))
+    assert found is not None
+    assert found.band is not None
+    assert found.band.value == best_possible
+    assert (max if metric == "val_accuracy" else min)(found.band.mean) == best_possible
+    assert found.band.plateau[1] == pytest.approx(1.0)
+
+
 def test_the_band_holds_the_truth_about_as_often_as_it_says(
     written: Written, study_config: Make
 ) -> None:
