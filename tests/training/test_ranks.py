@@ -96,6 +96,14 @@ def test_what_one_rank_alone_finds_not_finite_skips_the_step_of_all(
         assert all(math.isnan(m["train_loss"]) for m in in_two[name][0][0])
 
 
+@pytest.mark.slow  # for what compiling takes
+def test_a_compiled_model_is_normalised_together_too() -> None:
+    config = trial(compile=True)
+    first, other = in_ranks([config], 2)
+    assert_near(first[0], reached(config, ALONE), 1e-5)
+    assert_near(other[0][1], first[0][1], 0.0)
+
+
 @pytest.mark.slow  # for the seconds that torchmetrics takes to import
 def test_masks_are_measured_by_the_first_rank_alone() -> None:
     config = trial("several_masks")
