@@ -19,7 +19,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from samtune.training.state import TrainingState, set_up, trial_task
 HERE = "127.0.0.1"  # a trial's GPUs are those of one machine
 # By the process that each is forked from, which has computed nothing; optimizers import the second.
 PRELOADED = [__name__, "torch._dynamo"]
-SETTLE_S = 1.0  # in which a death shows that others have only raised because of
+SETTLE_S = 1.0  # after which what a rank raises is not another one's death that it has noticed
 
 
 def train_together(
@@ -130,9 +129,10 @@ class _Rank:
 
     def end(self) -> None:
         """Ends it, with what it has started itself."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid or 0, signal.SIGKILL)
-        self.process.kill()  # it may not have come to lead a group
+        assert self.process.pid  # 0 would be this process's own group
+        with contextlib.suppress(ProcessLookupError):  # it may not have come to lead one
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.join()
         self.connection.close()
 
@@ -187,23 +187,21 @@ def _next_epoch(ranks: list[_Rank]) -> _Finished:
             rank.connection.send(True)
         except OSError as error:
             raise rank.lost() from error
-    raised: Exception | None = None
-    until: float | None = None
-    told = {rank.connection: rank for rank in ranks}
-    gone = {rank.process.sentinel: rank for rank in ranks}
-    while raised is None or until is None or time.monotonic() < until:
-        left = None if until is None else max(0.0, until - time.monotonic())
-        for ready in connections.wait([*told, *gone], left):
-            if ready not in told:
-                raise gone[ready].lost()  # type: ignore[index]
+    told: dict[Any, _Rank] = {rank.connection: rank for rank in ranks}
+    gone: dict[Any, _Rank] = {rank.process.sentinel: rank for rank in ranks}
+    raised: list[Exception] = []
+    while ready := connections.wait([*told, *gone], SETTLE_S if raised else None):
+        for one in ready:
+            if one in gone:
+                raise gone[one].lost()
             try:
-                said = told[ready].connection.recv()
+                said = one.recv()
             except (EOFError, OSError) as error:
-                raise told[ready].lost() from error
+                raise told[one].lost() from error
             if isinstance(said, _Finished):
                 return said
-            raised, until = raised or said, until or time.monotonic() + SETTLE_S
-    raise raised
+            raised.append(said)
+    raise raised[0]
 
 
 class _Output:
