@@ -195,7 +195,7 @@ def _next_epoch(ranks: list[_Rank]) -> _Finished:
             if one in gone:
                 raise gone[one].lost()
             try:
-                said = one.recv()
+                said = told[one].connection.recv()
             except (EOFError, OSError) as error:
                 raise told[one].lost() from error
             if isinstance(said, _Finished):
