@@ -87,7 +87,8 @@ def test_stopped_and_gone_on_in_another_number_of_processes_it_is_the_same_trial
     assert rest[-1].outcome == Outcome("finished", 3)
     assert_near(curve(rest), curve(alone))
     assert multiprocessing.active_children() == []
-    assert {e.precision for e in Journal(folder.journal).lines()} == {"fp32"}
+    lines = Journal(folder.journal).lines()
+    assert [(line.epoch, line.precision) for line in lines] == [(e, "fp32") for e in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,16 @@ def test_a_rank_that_is_killed_is_a_lost_worker_and_costs_the_epoch_in_flight(
     assert len(Journal(folder.journal).epochs()) == 1
     rest = list(run_trial(folder, 1, device=CPU, data=splits()))  # where nobody has that rank
     assert [p.replayed for p in rest] == [True, False, False]
+
+
+def test_what_a_rank_raises_just_before_another_is_found_dead_is_no_outcome(
+    hand_out: Callable[[TrialConfig], TrialFolder],
+) -> None:
+    """As a collective raises where one of those that it waits for has died."""
+    folder = hand_out(disturbed("raise_before_another_dies", rank=None))
+    with pytest.raises(LostRankError, match="rank 1 was killed by signal 9"):
+        list(run_trial(folder, 1, device=CPU, data=splits(), processes=2))
+    assert folder.outcome() is None
 
 
 def train_and_tell(root: Path, connection: Connection) -> None:

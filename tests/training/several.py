@@ -82,17 +82,24 @@ class Counting(nn.Module):
 
 @register_model("several_disturbed")
 class Disturbed(nn.Module):
-    """Does something on one rank, at the n-th pass there."""
+    """Does something on one rank, or on each, at the n-th pass there."""
 
     def __init__(
-        self, *, in_channels: int, num_classes: int, deed: str, rank: int = 1, at_pass: int = 3
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        deed: str,
+        rank: int | None = 1,
+        at_pass: int = 3,
     ) -> None:
         super().__init__()
         self.net = without_norm(in_channels=in_channels, num_classes=num_classes)
         self.deed, self.rank, self.at_pass, self.passes = deed, rank, at_pass, 0
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.training and dist.is_initialized() and dist.get_rank() == self.rank:
+        is_rank = self.training and dist.is_initialized()
+        if is_rank and self.rank in (None, dist.get_rank()):
             self.passes += 1
             if self.passes == self.at_pass:
                 DEEDS[self.deed]()
@@ -110,7 +117,15 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+def _raise_before_another_dies() -> None:
+    if dist.get_rank() == 0:
+        _raise(RuntimeError("connection closed by peer"))
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 DEEDS = {
+    "raise_before_another_dies": _raise_before_another_dies,
     "raise": lambda: _raise(ValueError("a depth is odd")),
     "raise_own": lambda: _raise(OwnError("a depth is odd", 1)),
     "run_out": lambda: _raise(torch.OutOfMemoryError("no memory on the GPU")),
