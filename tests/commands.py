@@ -61,5 +61,6 @@ def start_samtune(
 
 
 def as_from_a_terminal() -> None:
-    """A test that was started in the background has Ctrl-C switched off, and its children too."""
+    """In the background Ctrl-C is switched off, under nohup SIGHUP, and for children, too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
