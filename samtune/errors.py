@@ -84,6 +84,12 @@ class LostReaderError(SamtuneError):
     exit_code = 1
 
 
+class LostRankError(SamtuneError):
+    """One of the processes that compute a trial together was killed."""
+
+    exit_code = 1
+
+
 def raised(error: BaseException) -> str:
     """What foreign code raised, and where: `KeyError: 'x' (my_models.py, line 12)`."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")

@@ -307,7 +307,8 @@ class ResourcesConfig(Config):
 
     Attributes:
         cpus: processor cores; as many threads compute.
-        gpus: fractions of one share it; `auto` is one where there are any.
+        gpus: fractions of one share it; several compute each batch together; `auto` is one where
+            there are any.
         memory: bytes, written with a unit as in `4GiB`; Ray puts trials on nodes by it, and holds
             no trial to it.
         accelerator_type: as Ray calls a kind of GPU, `A100` or `H100`; only nodes with it are used.
@@ -359,6 +360,11 @@ class ResourcesConfig(Config):
         parts += [f"{self.memory} of memory"] if self.memory else []
         parts += [f"{amount:g} of {name}" for name, amount in self.custom.items()]
         return ", ".join(parts)
+
+    @property
+    def whole_gpus(self) -> int:
+        """How many GPUs a trial has to itself at least."""
+        return 0 if self.gpus == "auto" else int(self.gpus)
 
     @property
     def memory_bytes(self) -> int:

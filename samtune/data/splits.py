@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,17 @@ class DataSplits:
         if isinstance(train, Images) and not train.border:
             train = train.padded(self.augmentation)
         return replace(self, train=train, open_test=_stays_locked)
+
+    def without_images(self) -> DataSplits:
+        """How many images there are, and of what kind, for who gets batches from another process.
+
+        The splits are files that cannot be read.
+        """
+        train, val = (
+            ImageFiles([Path()] * len(split), split.size, channels=split.channels)
+            for split in (self.train, self.val)
+        )
+        return replace(self, train=train, val=val, open_test=_stays_locked)
 
     def with_validation(self) -> DataSplits:
         """The same with the validation images among the training images, too.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from samtune.config.objectives import COSTS
@@ -20,7 +21,8 @@ from samtune.errors import SamtuneError, StudyFileError, raised
 from samtune.models import fetch_pretrained
 from samtune.registry import MODELS
 from samtune.tasks import study_metrics
-from samtune.training.loop import sam_step
+from samtune.training.batch_norm import check_batch_norms
+from samtune.training.loop import climbing_images, sam_step
 from samtune.training.selfcheck import PASSES, Finding, check_sam
 from samtune.training.state import new_model, set_up, trial_task
 
@@ -56,7 +58,7 @@ def every_model(config: StudyConfig, data: DataSplits) -> list[Corner]:
         trial = trial_with(config, values)
         try:
             _check_metric(config, trial, data)
-            corners.append(_measured(values, trial, data))
+            corners.append(_measured(values, trial, data, config))
         except Exception as error:  # noqa: BLE001 - foreign code: anything can come
             allowed = ", ".join(f"{path} = {value!r}" for path, value in values.items())
             size = "x".join(str(s) for s in data.image_size)
@@ -77,7 +79,9 @@ def _fetch_pretrained(trials: Sequence[TrialConfig]) -> None:
         fetch_pretrained(model.name, **model.params)
 
 
-def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> Corner:
+def _measured(
+    values: dict[str, Any], trial: TrialConfig, data: DataSplits, config: StudyConfig
+) -> Corner:
     trial_task(trial, data)
     count = min(2, _fewest_images(trial), len(data.train))
     with torch.device("meta"):
@@ -85,8 +89,24 @@ def _measured(values: dict[str, Any], trial: TrialConfig, data: DataSplits) -> C
         images = torch.empty(count, data.in_channels, *data.image_size)
         with FlopCounterMode(display=False) as counter:
             model(images)
+    _check_processes(model, trial, config)
     parameters = sum(p.numel() for p in model.parameters())
     return Corner(values, parameters, counter.get_total_flops() // (2 * count))
+
+
+def _check_processes(model: nn.Module, trial: TrialConfig, config: StudyConfig) -> None:
+    """Raises a ValueError where a trial's GPUs cannot share a batch of this model's."""
+    processes, training, sam = config.study.resources.whole_gpus, trial.training, trial.sam
+    if processes <= 1:
+        return
+    if training.micro_batch_size or sam.micro_ascent:
+        check_batch_norms(model, processes)
+    if training.micro_batch_size:
+        return
+    always_climbs = sam.rho > 0 and sam.every == 1 and sam.start_fraction == 0
+    if not sam.micro_ascent or not always_climbs or config.study.has_baseline:
+        share = 1.0 if sam.micro_ascent else sam.ascent_fraction
+        check_batch_norms(model, processes, climbing_images(share, training.batch_size))
 
 
 def _fewest_images(trial: TrialConfig) -> int:

@@ -21,7 +21,12 @@ USUAL_RHO = {
 
 def warnings_of(config: StudyConfig) -> list[str]:
     """What is allowed, and hardly meant."""
-    return [*_rho_on_another_scale(config), *left_behind(config), *_stopped_by_one(config)]
+    return [
+        *_rho_on_another_scale(config),
+        *left_behind(config),
+        *_stopped_by_one(config),
+        *_idle_gpus(config),
+    ]
 
 
 def _rho_on_another_scale(config: StudyConfig) -> list[str]:
@@ -60,6 +65,31 @@ def _stopped_by_one(config: StudyConfig) -> list[str]:
         f"{config.study.scheduler.name} stops trials by {first} alone, those too that are better "
         f"in {', '.join(others)}: scheduler: none runs every trial to its end."
     ]
+
+
+def _idle_gpus(config: StudyConfig) -> list[str]:
+    """A sentence where a trial's GPUs do not all have as much of a batch to compute."""
+    gpus, training, sam = config.study.resources.whole_gpus, config.trial.training, config.trial.sam
+    if gpus <= 1:
+        return []
+    sizes = {
+        "sam.micro_ascent": sam.micro_ascent,
+        "training.micro_batch_size": None if sam.micro_ascent else training.micro_batch_size,
+    }
+    sentences = []
+    for path, size in sizes.items():
+        parts = math.ceil(training.batch_size / size) if size else 0
+        if size and parts % gpus:
+            sentences.append(
+                f"a batch of {training.batch_size} has {parts} parts of {path} = {size}, which "
+                f"{gpus} GPUs take as a whole: some wait for the others. A multiple of {gpus} "
+                "parts keeps all of them busy."
+            )
+    if not any(sizes.values()) and training.batch_size < gpus:
+        sentences.append(
+            f"a batch of {training.batch_size} image(s) is shared by {gpus} GPUs: some have none."
+        )
+    return sentences
 
 
 def _variants(config: StudyConfig) -> list[str]:

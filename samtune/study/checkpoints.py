@@ -54,8 +54,7 @@ class Checkpoints:
         """
         folder, attempt, epoch = self._folder, self._attempt, result.epoch
         self._journal.check(attempt)
-        device = next(state.model.parameters()).device.type
-        computed = {"device": device, "precision": state.precision}
+        computed = {"device": state.device.type, "precision": state.precision}
         about = {"config_hash": self._record.config.hash, **computed}
         path = folder.state(epoch, attempt)
         entry = Entry(

@@ -130,6 +130,7 @@ class Lease:
         return True
 
     def _write(self, held: _Held) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)  # a copy begins empty
         write_json(self._path, asdict(held))
         self._mine = held
 

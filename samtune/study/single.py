@@ -48,11 +48,13 @@ def train_single(
     folder = folder or StudyFolder.create(storage, single, plugin_folder)
     torch.set_num_threads(config.study.resources.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # The numbers are the same with fewer: a study for larger machines can be tried on this one.
+    processes = max(1, min(config.study.resources.whole_gpus, torch.cuda.device_count()))
     with folder.session() as session:
         trial = folder.trial(trial_key(1))
         if not _has_ended(trial):
             trial.hand_out(record_of(single, trial.key, {}), session)
-        for progress in run_trial(trial, session, device=device, data=data):
+        for progress in run_trial(trial, session, device=device, data=data, processes=processes):
             yield progress
             if progress.outcome is None and requested(folder, session):
                 remove_requests(folder)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from samtune.data import DataSplits, load_dataset
-from samtune.errors import LostReaderError
+from samtune.errors import LostRankError, LostReaderError
 from samtune.study.checkpoints import Checkpoints, restore
 from samtune.study.journal import Attempt, Journal
 from samtune.study.trial_folder import Outcome, TrialFolder
 from samtune.study.used_data import note_data
-from samtune.training.loop import train
+from samtune.training.processes import train_together
 from samtune.training.state import set_up
 
 
@@ -53,6 +53,7 @@ def run_trial(
     *,
     device: torch.device,
     data: DataSplits | None = None,
+    processes: int = 1,
 ) -> Generator[Progress]:
     """Runs or continues a trial that was handed out under `session`.
 
@@ -62,9 +63,11 @@ def run_trial(
 
     Args:
         data: the trial's data set, where the caller has it at hand.
+        processes: how many compute it together, each on a GPU of its own where `device` is one.
 
     Raises:
         FencedError: a newer session or attempt has taken the trial over.
+        LostRankError: one of the processes was killed.
         LostReaderError: a process that reads images was killed.
         OSError: the folder cannot be written.
     """
@@ -84,7 +87,7 @@ def run_trial(
         yield Progress(entry.epoch, entry.metrics, entry.duration_s, entry.precision, replayed=True)
     if attempt:
         try:
-            outcome = yield from _train(folder, journal, attempt, device, data)
+            outcome = yield from _train(folder, journal, attempt, device, data, processes)
         except (torch.OutOfMemoryError, MemoryError) as error:
             outcome = _outcome_of("out_of_memory", error, journal)
         except _TrialCodeError as failed:
@@ -100,6 +103,7 @@ def _train(
     attempt: Attempt,
     device: torch.device,
     data: DataSplits | None,
+    processes: int,
 ) -> Generator[Progress, None, Outcome]:
     """Yields the epochs that are new, and returns how it ended."""
     record = folder.record()
@@ -111,22 +115,24 @@ def _train(
             splits = splits.with_validation()
     note_data(folder.study, config, splits)
     with _trial_code():
-        state = set_up(config, splits, device)
+        # Several processes have the GPUs to themselves: what they reach is kept here beside them.
+        state = set_up(config, splits, device if processes == 1 else torch.device("cpu"))
         restore(state, folder, journal.lines(), config.hash)
-        results = train(state, config, splits, device)
+        results = train_together(state, config, splits, device, processes)
 
     checkpoints = Checkpoints(folder, journal, attempt, record)
-    while True:
-        with _trial_code():
-            result = next(results, None)
-        if result is None:
-            return Outcome("finished", state.epoch)
-        if not_finite := result.not_finite:
-            reason = f"{', '.join(not_finite)} not finite in epoch {result.epoch}"
-            return Outcome("diverged", result.epoch, reason)
-        folder.check_session(attempt.session)
-        if checkpoints.write(state, result):
-            yield Progress(result.epoch, result.metrics, result.duration_s, state.precision)
+    with contextlib.closing(results):
+        while True:
+            with _trial_code():
+                result = next(results, None)
+            if result is None:
+                return Outcome("finished", state.epoch)
+            if not_finite := result.not_finite:
+                reason = f"{', '.join(not_finite)} not finite in epoch {result.epoch}"
+                return Outcome("diverged", result.epoch, reason)
+            folder.check_session(attempt.session)
+            if checkpoints.write(state, result):
+                yield Progress(result.epoch, result.metrics, result.duration_s, state.precision)
 
 
 @functools.lru_cache(maxsize=1)
@@ -148,7 +154,7 @@ def _trial_code() -> Iterator[None]:
     """Tells what the trial's own code raises from what the folder's writing raises."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, LostRankError):
         raise
     except torch.AcceleratorError:
         raise  # the GPU's context is broken for good: only another process can go on

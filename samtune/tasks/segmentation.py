@@ -69,7 +69,7 @@ class SegmentationMeter:
     """Dice, intersection over union and pixel accuracy over all pixels of all images.
 
     Dice and IoU are those of the foreground, or the mean over the classes that occur. The counts
-    are torchmetrics', which adds them up over processes where there are several.
+    are torchmetrics'.
     """
 
     def __init__(self, task: Segmentation, num_classes: int) -> None:
@@ -80,7 +80,10 @@ class SegmentationMeter:
         self._num_classes = num_classes
         # Each class against the rest. Unlike torchmetrics' multiclass counts, these never wait
         # for a GPU; nor must its checks of every batch.
-        self._counts = MultilabelStatScores(num_classes, average=None, validate_args=False)
+        # Nor for other processes of the trial: the one that evaluates does so alone.
+        self._counts = MultilabelStatScores(
+            num_classes, average=None, validate_args=False, sync_on_compute=False
+        )
         self._unsmoothed = MaskLoss()
         self._loss: Tensor | float = 0.0
         self._pixels = 0

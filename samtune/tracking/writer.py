@@ -76,12 +76,13 @@ class Writer:
         run = self._run_of(trial, record, parent)
         fresh = trial.epochs[record.epochs :]
         is_news = record.state != trial.state or bool(fresh and trial.outcome)
+        score = _score_point(trial) if is_news or fresh else None
         gain = _gain_point(study, trial) if is_news else None
         self._send(
             record,
             self._missing_params(run, record, _settings(trial)),
             fresh,
-            [point for point in (_score_point(trial), gain) if point and is_news],
+            [point for point in (score, gain) if point],
             _state_tags(run, trial) if is_news else {},
         )
         record.params = bool(trial.epochs)  # what `auto` comes to, the worker tells
@@ -264,7 +265,7 @@ class Writer:
         """
         from mlflow.entities import RunTag
 
-        points = [*fields.points(fresh), *score]
+        points = [*score, *fields.points(fresh)]  # a comparison opens on a run's first metric
         size = len(params) + len(points) + len(tags)
         if 0 < size <= METRICS_PER_BATCH and len(params) <= PARAMS_PER_BATCH:
             try:
@@ -357,11 +358,11 @@ def _state_tags(run: Run, trial: Trial) -> dict[str, str]:
 
 
 def _score_point(trial: Trial) -> Metric | None:
-    """What a trial that has ended counts by."""
+    """What a trial counts by: so far, or for good."""
     from mlflow.entities import Metric
 
     chosen = trial.selected_epoch
-    if not trial.outcome or chosen is None:
+    if chosen is None:
         return None
     return Metric(SCORE, chosen.metrics[trial.metric], chosen.time_ms, chosen.epoch)
 

@@ -2,7 +2,8 @@
 
 `state` sets a trial up, `loop` trains it, `schedule` sets its learning rate, `averaging` takes the
 mean of its weights, `precision` (and `amx`) say in which numbers, `checkpoint` writes it down,
-`selfcheck` tries SAM on a model.
+`selfcheck` tries SAM on a model. `processes` trains it in several, of which each is one of the
+`ranks`, with `batch_norm` over all of them.
 """
 
 from samtune.training.loop import EpochResult, evaluate, sam_step, train

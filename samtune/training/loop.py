@@ -7,6 +7,7 @@ checkpoint holds; shuffling, augmentation and dropout are drawn from (seed, epoc
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -23,7 +24,10 @@ from samtune.data.batches import Batches
 from samtune.sam import frozen_batchnorm_stats, norm_parameters
 from samtune.tasks import Task
 from samtune.training.averaging import STATISTICS_BATCHES, estimate_statistics
+from samtune.training.batch_norm import in_turn, together
 from samtune.training.precision import Precision, autocast, in_float32
+from samtune.training.ranks import ALONE, Ranks
+from samtune.training.schedule import steps_per_epoch
 from samtune.training.state import TrainingState, trial_task
 
 
@@ -67,46 +71,73 @@ def train(
     while state.epoch < training.epochs:
         started = time.perf_counter()
         seeds = np.random.SeedSequence([training.seed, state.epoch + 1]).generate_state(2)
-        skipped, evaluated = state.optimizer.skipped_steps, state.gradient_evaluations
-        state.model.train()
-        losses = []
-        for inputs, targets in train_batches.shuffled(int(seeds[1])):
-            lr = float(state.optimizer.param_groups[0]["lr"])
-            losses.append(sam_step(state, task, inputs, targets))
-            state.finish_step()
-        state.finish_epoch()
+        steps = steps_per_epoch(training, len(train_batches))
+        trained = train_epoch(state, task, train_batches.shuffled(int(seeds[1])), steps)
         if state.evaluated is not state.model:
             few = itertools.islice(train_batches.shuffled(int(seeds[1])), STATISTICS_BATCHES)
             estimate_statistics(state.evaluated, few, state.precision, int(seeds[0]))
         metrics = {
-            "train_loss": torch.stack(losses).mean().item(),
+            "train_loss": trained.pop("train_loss"),
             **evaluate(state.evaluated, task, val_batches, state.precision),
-            "lr": lr,
-            "skipped_steps": float(state.optimizer.skipped_steps - skipped),
-            "gradient_evaluations": float(state.gradient_evaluations - evaluated),
+            **trained,
         }
         yield EpochResult(state.epoch, metrics, time.perf_counter() - started)
+
+
+def train_epoch(
+    state: TrainingState,
+    task: Task,
+    batches: Iterator[tuple[Tensor, Tensor]] | None = None,
+    steps: int = 0,
+) -> dict[str, float]:
+    """Trains an epoch; returns what training tells of it, the same on every rank.
+
+    Args:
+        batches: so many as `steps`; a rank that has none gets the first one's.
+    """
+    skipped, evaluated = state.optimizer.skipped_steps, state.gradient_evaluations
+    state.model.train()
+    losses = []
+    for inputs, targets in state.ranks.batches(batches, steps):
+        lr = float(state.optimizer.param_groups[0]["lr"])
+        losses.append(sam_step(state, task, inputs, targets))
+        state.finish_step()
+    state.finish_epoch()
+    state.ranks.check_alike(state.model)
+    loss = torch.stack(losses).mean()
+    evaluations = loss.new_tensor(state.gradient_evaluations - evaluated, dtype=torch.float64)
+    loss, evaluations = state.ranks.summed(torch.stack([loss.double(), evaluations]))
+    return {
+        "train_loss": loss.item(),
+        "lr": lr,
+        "skipped_steps": float(state.optimizer.skipped_steps - skipped),
+        "gradient_evaluations": evaluations.item(),
+    }
 
 
 def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) -> Tensor:
     """One SAM update on one batch; returns the loss at the weights before it.
 
     With MSAM that is the loss where its only pass is, and with a climb on a share of the batch the
-    loss of that share. However it ends, no gradients stay behind.
+    loss of that share; where several ranks compute the batch, this one's part of the sum. However
+    it ends, no gradients stay behind.
+
+    Args:
+        inputs, targets: the whole batch, on every rank.
     """
-    optimizer, sam = state.optimizer, state.config.sam
+    optimizer, sam, ranks = state.optimizer, state.config.sam, state.ranks
     try:
         if not state.climbs_now:
             _seed_dropout(state)
-            loss = backward(state, task, inputs, targets)
+            loss = backward(state, task, inputs, targets, ranks)
         elif sam.variant == "msam":
             _seed_dropout(state)
             with optimizer.at_momentum_neighbor():
-                loss = backward(state, task, inputs, targets)
+                loss = backward(state, task, inputs, targets, ranks)
         elif sam.micro_ascent:
             loss = mean_neighbor_gradient(state, task, inputs, targets, sam.micro_ascent)
         else:
-            loss = neighbor_gradient(state, task, inputs, targets)
+            loss = neighbor_gradient(state, task, inputs, targets, ranks)
         descend(state)  # the base optimizer at w, with that gradient
     finally:
         optimizer.zero_grad()
@@ -115,7 +146,12 @@ def sam_step(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) 
 
 
 def neighbor_gradient(
-    state: TrainingState, task: Task, inputs: Tensor, targets: Tensor, part: int = 0
+    state: TrainingState,
+    task: Task,
+    inputs: Tensor,
+    targets: Tensor,
+    ranks: Ranks,
+    part: int = 0,
 ) -> Tensor:
     """Leaves the gradient at these images' worst neighbor; returns the loss at the weights.
 
@@ -123,14 +159,15 @@ def neighbor_gradient(
     those of the neighbor are another function's.
 
     Args:
+        ranks: who compute it.
         part: which micro-batch this is, for dropout of its own.
     """
     _seed_dropout(state, part)
-    loss = ascent(state, task, inputs, targets)  # g(w): which way is uphill
+    loss = ascent(state, task, inputs, targets, ranks)  # g(w): which way is uphill
     with state.optimizer.at_worst_neighbor(), frozen_batchnorm_stats(state.model):
         if state.config.sam.same_dropout:
             _seed_dropout(state, part)
-        backward(state, task, inputs, targets)  # the gradient up there
+        backward(state, task, inputs, targets, ranks)  # the gradient up there
     return loss
 
 
@@ -140,40 +177,50 @@ def mean_neighbor_gradient(
     """Leaves the mean of the gradients at the neighbors of parts of `size` images.
 
     This is m-sharpness (Foret et al. 2021, section 4.1; Andriushchenko and Flammarion 2022,
-    arXiv:2206.06232). Parts are weighed by their size; batch norm normalises each by itself.
+    arXiv:2206.06232). Parts are weighed by their size; batch norm normalises each by itself. A rank
+    climbs with its own parts alone, and only the gradients at their neighbors are added up.
     """
-    means: dict[nn.Parameter, Tensor] = {}
+    ranks, means = state.ranks, dict[nn.Parameter, Tensor]()
     losses = []
-    parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
-    for i, (x, y) in enumerate(parts):
-        share = len(x) / len(inputs)
-        losses.append(neighbor_gradient(state, task, x, y, i) * share)
-        for p in state.model.parameters():
-            if p.grad is None:
-                continue
-            if p in means:
-                means[p].add_(p.grad, alpha=share)
-            else:
-                means[p] = p.grad.mul_(share)
-        state.optimizer.zero_grad()
+    parts = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+    with in_turn(state.model, ranks):
+        for i, (x, y) in ranks.own(parts):
+            share = len(x) / len(inputs)
+            losses.append(neighbor_gradient(state, task, x, y, ALONE, i) * share)
+            for p in state.model.parameters():
+                if p.grad is None:
+                    continue
+                if p in means:
+                    means[p].add_(p.grad, alpha=share)
+                else:
+                    means[p] = p.grad.mul_(share)
+            state.optimizer.zero_grad()
     for p, mean in means.items():
         p.grad = mean
-    return torch.stack(losses).sum()
+    ranks.add_up_gradients(list(state.model.parameters()))
+    return torch.stack(losses or [inputs.new_zeros(())]).sum()
 
 
-def ascent(state: TrainingState, task: Task, inputs: Tensor, targets: Tensor) -> Tensor:
+def ascent(
+    state: TrainingState, task: Task, inputs: Tensor, targets: Tensor, ranks: Ranks
+) -> Tensor:
     """The gradient to climb along, and the loss; only a direction is needed, so it may be cheap."""
     sam = state.config.sam
     if sam.ascent_fraction < 1:
-        # Two images at least: batch norm cannot normalise one.
-        share = max(2, round(sam.ascent_fraction * len(inputs)))
+        share = climbing_images(sam.ascent_fraction, len(inputs))
         inputs, targets = inputs[:share], targets[:share]
     precision = "bf16" if sam.ascent_precision == "bf16" else state.precision
     only = norm_parameters(state.model) if sam.variant == "sam_on" else None
-    loss = backward(state, task, inputs, targets, precision, only)
+    loss = backward(state, task, inputs, targets, ranks, precision, only)
     if state.precision == "fp16":
         state.loss_scale.unscale(state.model.parameters())
     return loss
+
+
+def climbing_images(fraction: float, images: int) -> int:
+    """How many images of so many a climb on a share of them sees."""
+    # Two at least: batch norm cannot normalise one.
+    return max(2, round(fraction * images)) if fraction < 1 else images
 
 
 def backward(
@@ -181,32 +228,61 @@ def backward(
     task: Task,
     inputs: Tensor,
     targets: Tensor,
+    ranks: Ranks,
     precision: Precision | None = None,
-    only: Sequence[Tensor] | None = None,
+    only: Sequence[nn.Parameter] | None = None,
 ) -> Tensor:
-    """Adds the gradients of the batch's mean loss, and returns that loss.
+    """Adds the gradients of the batch's mean loss; returns that loss, or this rank's part of it.
 
     Under fp16 they are the scaled loss's. Micro-batches are weighed by their size; batch norm
-    normalises each by itself.
+    normalises each by itself, and dropout draws for each anew, so that it does not matter which
+    rank computes which of them.
 
     Args:
+        ranks: who compute it; without micro-batches each has its share of the images.
         precision: where it is not the state's own.
         only: the weights to compute gradients for; default is all.
     """
-    state.gradient_evaluations += len(inputs)
     precision = precision or state.precision
     training = state.config.training
     if not training.channels_last:
         inputs = inputs.contiguous()
     scale = state.loss_scale.scale if state.precision == "fp16" else 1.0
-    size = training.micro_batch_size or len(inputs)
+    parts = _parts(inputs, targets, training.micro_batch_size, ranks)
+    seeds = torch.randint(2**62, (len(parts) + 1,)).tolist() if len(parts) > 1 else []
     losses = []
-    for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-        share = len(x) / len(inputs)
-        loss = batch_loss(state.model, task, x, y, precision)
-        torch.autograd.backward(loss if scale * share == 1 else loss * (scale * share), inputs=only)
-        losses.append(loss.detach() * share)
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    with _one_batch_norm(state, len(inputs), ranks):
+        for i, (x, y) in ranks.own(parts):
+            if seeds:
+                torch.manual_seed(seeds[i])
+            state.gradient_evaluations += len(x)
+            share = len(x) / len(inputs)
+            loss = batch_loss(state.model, task, x, y, precision)
+            weighed = loss if scale * share == 1 else loss * (scale * share)
+            torch.autograd.backward(weighed, inputs=only)
+            losses.append(loss.detach() * share)
+    if seeds:
+        torch.manual_seed(seeds[-1])
+    ranks.add_up_gradients(only or list(state.model.parameters()))
+    return losses[0] if len(losses) == 1 else torch.stack(losses or [inputs.new_zeros(())]).sum()
+
+
+def _parts(
+    inputs: Tensor, targets: Tensor, size: int | None, ranks: Ranks
+) -> list[tuple[Tensor, Tensor]]:
+    """Micro-batches of this size, or a part for each rank; none is empty."""
+    if size:
+        return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+    count = min(ranks.size, len(inputs))
+    return list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
+
+
+def _one_batch_norm(
+    state: TrainingState, images: int, ranks: Ranks
+) -> contextlib.AbstractContextManager[None]:
+    if state.config.training.micro_batch_size:
+        return in_turn(state.model, ranks)
+    return together(state.model, ranks, images)
 
 
 def batch_loss(

@@ -20,8 +20,10 @@ from samtune.sam import NORM_LAYERS, SAM, norm_parameters
 from samtune.tasks import Task, build_task
 from samtune.training.averaging import WeightAverage
 from samtune.training.precision import LossScale, Precision, resolve
+from samtune.training.ranks import ALONE, Ranks
 from samtune.training.schedule import lr_factor, steps_per_epoch
 
+CPU = torch.device("cpu")
 FUSED = ("sgd", "adam", "adamw")  # whose fused step torch has for CPUs and for GPUs
 
 
@@ -35,6 +37,8 @@ class TrainingState:
         gradient_evaluations: of one image's loss each, since this object was made.
         loss_scale: for fp16 only.
         average: of the weights; None where none is wanted.
+        device: where it is computed.
+        ranks: the processes that compute it, as this one of them sees them.
     """
 
     model: nn.Module
@@ -47,6 +51,8 @@ class TrainingState:
     gradient_evaluations: int = 0
     loss_scale: LossScale = field(default_factory=LossScale)
     average: WeightAverage | None = None
+    device: torch.device = CPU
+    ranks: Ranks = ALONE
 
     @property
     def evaluated(self) -> nn.Module:
@@ -125,7 +131,9 @@ def set_up(config: TrialConfig, data: DataSplits, device: torch.device) -> Train
     steps = steps_per_epoch(training, len(data.train))
     schedule = LambdaLR(optimizer, lambda step: lr_factor(training, step, steps))
     precision = resolve(training.precision, device)
-    return TrainingState(model, optimizer, schedule, config, precision, average=average)
+    return TrainingState(
+        model, optimizer, schedule, config, precision, average=average, device=device
+    )
 
 
 def new_optimizer(config: TrialConfig, model: nn.Module) -> SAM:

@@ -247,11 +247,15 @@ def connected(address: str | None, shipped: Path | None = None) -> Iterator[Any]
     except SamtuneError:
         raise
     except Exception as error:
-        where = f"Ray cluster at {address}" if address else "local Ray"
+        said = " ".join(str(error).split())[:300]
+        if not address:
+            raise SamtuneError(
+                f"Ray cannot be started on this machine: {said} Where the machine is just too busy "
+                "for the half minute that Ray gives itself, try again."
+            ) from error
         raise SamtuneError(
-            f"{where} cannot be reached: {' '.join(str(error).split())[:300]} If the cluster asks "
-            f"for a token, set {AUTH_MODE}=token, and {AUTH_TOKEN} unless ~/.ray/auth_token holds "
-            "it."
+            f"Ray cluster at {address} cannot be reached: {said} If the cluster asks for a token, "
+            f"set {AUTH_MODE}=token, and {AUTH_TOKEN} unless ~/.ray/auth_token holds it."
         ) from error
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are the listener's to tell
     try:

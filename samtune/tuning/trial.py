@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import tune
 
-from samtune.errors import LostReaderError, SamtuneError
+from samtune.errors import LostRankError, LostReaderError, SamtuneError
 from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
 from samtune.study.storage import storage_path
@@ -79,7 +79,7 @@ class TrialActor(tune.Trainable):
         try:
             with output_to(at_hand(self._log)), self._watchdog.watching():
                 progress = next(self._progress)
-        except (torch.AcceleratorError, LostReaderError):
+        except (torch.AcceleratorError, LostRankError, LostReaderError):
             raise  # this process is of no use any more; Ray starts another
         except Exception as error:  # noqa: BLE001 - not the trial's own, which are outcomes
             return self._fault(error)
@@ -128,7 +128,13 @@ class TrialActor(tune.Trainable):
         from samtune.study.trial_run import run_trial
 
         device = torch.device("cuda" if self._gpus else "cpu")
-        self._progress = run_trial(self._folder, self._session, device=device, data=self._data)
+        self._progress = run_trial(
+            self._folder,
+            self._session,
+            device=device,
+            data=self._data,
+            processes=max(1, int(self._gpus)),
+        )
 
     def _publish_log(self, *, ended: bool) -> None:
         """Puts the log beside what else of the trial lies in a bucket: not at every epoch."""

@@ -52,9 +52,8 @@ def test_one_parent_with_a_child_per_trial(folder: StudyFolder, uri: str) -> Non
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent}
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
     assert [r.data.tags["samtune.state"] for r in children] == ["finished", "interrupted"]
-    names = {"val_accuracy", "train_loss", "time_per_epoch_s"}
-    assert set(runs["t0002"].data.metrics) == names
-    assert set(runs["t0001"].data.metrics) == {*names, "score"}
+    names = {"val_accuracy", "train_loss", "time_per_epoch_s", "score"}
+    assert set(runs["t0002"].data.metrics) == set(runs["t0001"].data.metrics) == names
     assert runs["t0001"].data.params["sam.rho"] == "0.1"
     assert runs["t0001"].data.params["model.depth"] == "10"
 
@@ -98,6 +97,18 @@ def test_the_score_carries_its_epoch_and_that_epochs_time(folder: StudyFolder, u
         "t0002": [(2, 0.4, T0 + 2000)],
         "study": [(0, 0.4, T0 + 2000)],
     }
+
+
+def test_a_running_trial_has_the_score_that_it_has_so_far(folder: StudyFolder, uri: str) -> None:
+    """Which is its first metric, where MLflow's comparison of runs opens."""
+    _ship(folder, uri)
+    assert points_of(uri, runs_of(uri)["t0002"], "score") == [(1, 0.1, T0 + 1000)]
+    append(folder.trial("t0002"), 2)
+    _ship(folder, uri)
+    run = runs_of(uri)["t0002"]
+    assert points_of(uri, run, "score") == [(1, 0.1, T0 + 1000), (2, 0.2, T0 + 2000)]
+    assert run.data.metrics["score"] == 0.2
+    assert next(iter(run.data.metrics)) == "score"
 
 
 @pytest.mark.parametrize("lost", [False, True])

@@ -16,6 +16,7 @@ from samtune.data import DataSplits, Images
 from samtune.data.augmentation import Augmentation
 from samtune.tasks import Classification
 from samtune.training.loop import sam_step, train
+from samtune.training.processes import train_together
 from samtune.training.state import set_up
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -70,6 +71,18 @@ def test_a_gpu_trains_as_a_cpu_does(sam: dict[str, Any], monkeypatch: pytest.Mon
         state = set_up(config, splits(), device)
         losses[device] = [r.metrics["train_loss"] for r in train(state, config, splits(), device)]
     assert losses[GPU] == pytest.approx(losses[CPU], rel=1e-2)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
+@pytest.mark.parametrize("sam", [{}, {"micro_ascent": 8}, {"rho": 0.0}], ids=str)
+def test_two_gpus_train_as_one_does(sam: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    config, losses = trial(sam, precision="fp32"), []
+    for processes in (1, 2):
+        state = set_up(config, splits(), GPU if processes == 1 else CPU)
+        results = train_together(state, config, splits(), GPU, processes)
+        losses.append([r.metrics["train_loss"] for r in results])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 WAITS = {"variant": "fsam"}  # for the norm, since its running mean must not meet a NaN

@@ -231,7 +231,7 @@ def test_a_temporary_folder_that_ray_cannot_have_is_named(
     code = LOCAL.replace("with connected", "try:\n  with connected").partition("    @ray")[0]
     code += "    pass\nexcept SamtuneError as error:\n  print(error)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "local Ray cannot be reached: " in ran.stdout
+    assert "Ray cannot be started on this machine: " in ran.stdout
     assert "'/proc/none'" in ran.stdout
     assert "Traceback" not in ran.stderr
 
