@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from samtune.tuning.run import Silent
+
 EPOCHS = 4
 EPOCH_S = 0.05
 SLOTS = 2
@@ -34,7 +36,7 @@ study: {{trials: {trials}, scheduler: none, baseline: false}}
 """
 
 
-class Clock:
+class Clock(Silent):
     """A listener that notes when things happen."""
 
     def __init__(self) -> None:
@@ -50,9 +52,6 @@ class Clock:
 
     def on_end(self, *_: object) -> None:
         self.ends.append(time.perf_counter())
-
-    def on_retry(self, *_: object) -> None:
-        pass
 
 
 def main() -> None:
@@ -75,8 +74,8 @@ def main() -> None:
         returned = time.perf_counter()
         left = wait_until_shipped(Path(folder) / "overhead")
         shipped = time.perf_counter()
-    if study.counts() != {"finished": trials} or left:
-        raise SystemExit(f"not a fair run: {study.counts()}, {left} epochs not in MLflow")
+    if study.counts() != {"finished": trials} or left.missing:
+        raise SystemExit(f"not a fair run: {study.counts()}, MLflow lacks {left.missing}")
 
     per_trial_s = EPOCHS * EPOCH_S / SLOTS
     warm = [end for end in clock.ends if end > clock.ends[SLOTS - 1]]

@@ -7,10 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from samtune.analysis import answer
-from samtune.analysis.confirmations import confirmations
-from samtune.analysis.pareto import pareto_set
-from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import new_console, print_damage, print_json, table, uncollected
 from samtune.cli.options import AsJson, Storage, StudyName, TrialKey
 from samtune.study import DEFAULT_STORAGE, Study, Trial, open_study
@@ -78,6 +74,9 @@ def _print_study(study: Study, most_rows: int) -> None:
     if (left := len(in_order) - most_rows) > 0:
         every = study.folder.command("show", "--all")
         console.print(f"and {left:,} trials more: `{every}` lists them", soft_wrap=True)
+    from samtune.analysis import answer
+    from samtune.cli.answer import print_answer, print_pareto, print_tuned
+
     print_tuned(console, study)
     print_pareto(console, study)
     print_answer(console, answer(study))
@@ -88,6 +87,8 @@ def _print_study(study: Study, most_rows: int) -> None:
 
 def _verdicts(study: Study) -> dict[str, str]:
     """The verdict of each confirmation that has read the test split for this study, by its name."""
+    from samtune.analysis.confirmations import confirmations
+
     return {name: found.verdict for name, found in confirmations(study).items()}
 
 
@@ -117,8 +118,10 @@ def _print_trial(trial: Trial) -> None:
 
 def study_json(study: Study) -> dict[str, Any]:
     """What `show NAME --json` prints."""
-    best, found = study.best, answer(study)
-    pareto = pareto_set(study)
+    from samtune.analysis import answer
+    from samtune.analysis.pareto import pareto_set
+
+    best, found, pareto = study.best, answer(study), pareto_set(study)
     return {
         "name": study.name,
         "state": study.state,
