@@ -259,7 +259,10 @@ def resume_study(
         overrides: `KEY=VALUE` strings, for settings that leave past trials what they are.
         more_trials: how many trials to add to what the study was to have.
         retry_failed: run the trials again that failed or had too little memory.
-        storage, address, time_budget_s, progress: as for `run_study`.
+        storage: as for `run_study`.
+        address: as for `run_study`.
+        time_budget_s: as for `run_study`.
+        progress: as for `run_study`.
         plugins: modules of your own that the study needs and that are not imported yet.
         force_unlock: take over from a driver on another machine that is surely gone.
 

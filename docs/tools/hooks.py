@@ -26,4 +26,9 @@ def on_files(files: Files, config: Any) -> Files:
 def _front_page() -> str:
     """The README, its links as they are from here; other files of the repository are no pages."""
     text = (DOCS.parent / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
-    return re.sub(r"\[([^]]+)\]\([A-Z]+\.md\)", r"`\1`", text)
+    return re.sub(r"\[([^]]+)\]\((?:[A-Z]+|deploy/\w+)\.md\)", r"`\1`", text)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Without the links that lead out of `docs/`, to what is no page."""
+    return re.sub(r"\[([^]]+)\]\(\.\./[^)]+\)", r"`\1`", markdown)

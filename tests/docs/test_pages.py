@@ -34,6 +34,8 @@ NOT_RUN = {
     "mkdocs": "is for this repository, and test_site does it",
     "ray start": "begins a cluster; tests/tuning/test_cluster.py has one",
     "samtune run FILE --address auto": "needs a cluster; tests/tuning/test_cluster.py has one",
+    "samtune run search_spaces/wrn_rho.yaml --storage s3:": "needs a bucket; tests/faults has one",
+    "samtune list --storage s3:": "needs a bucket; tests/faults has one",
     "samtune report wrn_rho -o mine.html --open": "would open a browser",
     "samtune ui": "serves until it is ended; tests/tracking and tests/cli have it",
     "curl": "its dots stand for pixels; own_images.md asks with a whole image",
@@ -41,6 +43,7 @@ NOT_RUN = {
 # What goes over a study that is long on its page, by the command's beginning.
 TINY = {
     "samtune run search_spaces/wrn_rho.yaml": "study.trials=2 training.epochs=2 "
+    "study.scheduler.grace_epochs=1 "
     "search_space.model.width_factor=null search_space.model.depth=null",
     "samtune run mine.yaml": "study.trials=2 training.epochs=1",
     "samtune run shapes.yaml": "study.trials=2 training.epochs=2",
@@ -50,6 +53,7 @@ INSTEAD = {  # of words that a page only says for the reader's own
     "confirm shapes --top 1 --seeds 3": "confirm shapes --top 1 --seeds 1",
     "run shapes.yaml study.trials=8": "run shapes.yaml",
     " NAME": " wrn_rho",
+    "--trials t0012 t0007": "--trials t0001 t0002",
 }
 RECIPES = "sam.md"  # which tests/sam/test_recipes.py runs, against SAM written out by hand
 NEEDS_A_STUDY = ("README.md", "export.md", "report.md", "python.md", "sharpness.md")
