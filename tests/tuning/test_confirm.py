@@ -26,7 +26,6 @@ from samtune.study.journal import Entry, Journal
 from samtune.study.manifest import Reading
 from samtune.study.study import Study
 from samtune.study.trial_folder import Outcome
-from samtune.study.trial_run import run_trial
 from samtune.study.weights import load_trained
 from samtune.training.loop import train
 from samtune.training.state import set_up
@@ -34,6 +33,7 @@ from samtune.tuning.confirm import Wanted, conclude, finalists, plan
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 from tests.commands import samtune_here
+from tests.tuning.without_ray import epochs_of
 
 SAMTUNE = Path(__file__).parent.parent.parent / "samtune"
 FILE = """
@@ -97,15 +97,10 @@ def searched(tmp_path: Path) -> StudyFolder:
 def _run(folder: StudyFolder, config: StudyConfig, *, epochs: float = math.inf) -> Study:
     """What Ray does with a study, in this process; ends for good after so many epochs."""
     with folder.session() as number:
-        search = Search(folder, config, number, Silent())
-        while key := search.next_trial():
-            for p in run_trial(folder.trial(key), number, device=torch.device("cpu")):
-                if p.outcome:
-                    search.end(key, p.outcome, write=False)
-                elif search.on_epoch(key, p.epoch, p.metrics, p.duration_s, p.replayed):
-                    epochs -= not p.replayed
-                    if epochs <= 0:
-                        return Study(folder, config)
+        for p in epochs_of(Search(folder, config, number, Silent())):
+            epochs -= not p.replayed
+            if epochs <= 0:
+                break
     return Study(folder, config)
 
 

@@ -11,7 +11,6 @@ import torch
 from samtune.config.study_file import read_study
 from samtune.data import load_dataset
 from samtune.study import Study, StudyFolder
-from samtune.study.trial_run import run_trial
 from samtune.training.loop import train
 from samtune.training.state import set_up
 from samtune.tuning import run_study
@@ -19,6 +18,7 @@ from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 from tests.faults.oracle import accounts
 from tests.tuning.test_confirm import PLUGIN
+from tests.tuning.without_ray import epochs_of
 
 FILE = """
 name: again
@@ -56,13 +56,8 @@ def _run_without_ray(file: Path, storage: str, cpus: int) -> Study:
     folder = StudyFolder.create(file.parent / storage, config)
     torch.set_num_threads(cpus)
     with folder.session() as number:
-        search = Search(folder, config, number, Silent())
-        while key := search.next_trial():
-            for p in run_trial(folder.trial(key), number, device=torch.device("cpu")):
-                if p.outcome:
-                    search.end(key, p.outcome, write=False)
-                elif not search.on_epoch(key, p.epoch, p.metrics, p.duration_s, p.replayed):
-                    break
+        for _ in epochs_of(Search(folder, config, number, Silent())):
+            pass
     return Study(folder, config)
 
 
