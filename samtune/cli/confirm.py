@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samtune.cli.console import new_console, print_json, seconds_of
+from samtune.cli.console import new_console, print_json
 from samtune.cli.options import (
     Address,
     AsJson,
@@ -78,8 +78,8 @@ def confirm(
         Wanted(top, seeds, with_validation or None, read_test_again),
         Session(
             address,
-            time_budget_s=seconds_of(time_budget) if time_budget else None,
-            wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+            time_budget_s=time_budget,
+            wait_for_resources_s=wait_for_resources or 0.0,
             force_unlock=force_unlock,
             retry_failed=retry_failed,
         ),

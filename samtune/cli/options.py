@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from samtune.cli.console import seconds_of
 from samtune.study import DEFAULT_STORAGE, StudyFolder, study_names
 from samtune.study.storage import storage_path
 
@@ -94,15 +95,19 @@ Plugins = Annotated[
     ),
 ]
 TimeBudget = Annotated[
-    str | None,
+    float | None,
     typer.Option(
-        metavar="DURATION", help="End cleanly after this long: 90m, 8h, 2d.", show_default=False
+        parser=seconds_of,
+        metavar="DURATION",
+        help="End cleanly after this long: 90m, 8h, 2d.",
+        show_default=False,
     ),
 ]
 WaitForResources = Annotated[
-    str | None,
+    float | None,
     typer.Option(
         "--wait-for-resources",
+        parser=seconds_of,
         metavar="DURATION",
         help="Wait this long for a first node that holds a trial: 10m, 1h.",
         show_default=False,

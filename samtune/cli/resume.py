@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samtune.cli.console import new_console, print_damage, seconds_of
+from samtune.cli.console import new_console, print_damage
 from samtune.cli.options import (
     Address,
     Changes,
@@ -81,11 +81,11 @@ def resume(
     tuning = tuning_of(before)  # at once: it may refuse what has changed
     to_tune = tuning.to_run(retry_failed=retry_failed) if tuning and not to_run else 0
     changes = changes_between(accepted, config)
-    left = time_left(seconds_of(time_budget) if time_budget else None)
+    left = time_left(time_budget)
     session = Session(
         address,
         plugin_folder=plugin_folder,
-        wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+        wait_for_resources_s=wait_for_resources or 0.0,
         force_unlock=force_unlock,
         retry_failed=retry_failed,
     )

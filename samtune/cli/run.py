@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from samtune import working_copy
-from samtune.cli.console import new_console, seconds_of
+from samtune.cli.console import new_console
 from samtune.cli.options import (
     Address,
     JsonEvents,
@@ -63,7 +63,7 @@ def run(
     config = read_study(file, [*(overrides or []), *extra], plugin)
     StudyFolder.check_free(storage, config.name)
     check_free(storage, config)
-    left = time_left(seconds_of(time_budget) if time_budget else None)
+    left = time_left(time_budget)
     console = new_console(silent=not detail.previews)
     found = preview(config, storage, timed=dry_run, self_check=True, fetch=not dry_run)
     print_preview(console, found)
@@ -77,7 +77,7 @@ def run(
     session = Session(
         address,
         plugin_folder=file.absolute().parent,
-        wait_for_resources_s=seconds_of(wait_for_resources) if wait_for_resources else 0.0,
+        wait_for_resources_s=wait_for_resources or 0.0,
     )
     attend(
         lambda listener: replace(session, listener=listener, time_budget_s=left()).begin(

@@ -379,6 +379,7 @@ def test_plugins_are_found_in_the_current_folder(
         (["run", "tiny.yaml", "sam.rhoo=1"], "no such setting. Did you mean 'rho'"),
         (["run", "tiny.yaml", "nonsense"], "'nonsense' is no override: write KEY=VALUE"),
         (["run", "tiny.yaml", "--time-budget", "soon"], "'soon' is no duration"),
+        (["run", "tiny.yaml", "--wait-for-resources", "0m", "--dry-run"], "'0m' is no duration"),
         (["run", "tiny.yaml", "--name", "../up"], "name: must be 1 to 64"),
         (["run", "tiny.yaml", "--storage", "/proc/x"], "storage /proc/x cannot be written"),
         (["show", "tiny-trian"], "Did you mean 'tiny-train'"),
