@@ -28,7 +28,7 @@ class NotebookPanel(LivePanel):
         """Draws while the body runs, and leaves what came of it."""
         from IPython.display import display
 
-        handle = display(self._panel(), display_id=True)  # type: ignore[no-untyped-call]
+        handle = display(self._panel(), display_id=True)  # type: ignore[no-untyped-call]  # IPython has no types
         ended = threading.Event()
 
         def redraw() -> None:

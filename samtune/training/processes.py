@@ -153,7 +153,7 @@ def _started(
 ) -> Iterator[list[_Rank]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    store = dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]  # its stub lacks it
     code = code_to_give([config.model.name], [])
     module = "" if code else MODELS[config.model.name].factory.__module__
     threads = max(1, torch.get_num_threads() // len(devices))
@@ -254,7 +254,7 @@ def _compute(number: int, job: _Job, connection: Connection) -> None:
         importlib.import_module(job.model_module)
     take_given(job.model_code)
     device, config, data = job.devices[number], job.config, job.data
-    store = dist.TCPStore(HERE, job.port, is_master=False)  # type: ignore[attr-defined]
+    store = dist.TCPStore(HERE, job.port, is_master=False)  # type: ignore[attr-defined]  # its stub lacks it
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
