@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from samtune.analysis.audit import Audit, audit
-from samtune.analysis.response import Response, response
-from samtune.analysis.warnings import StudyWarning, warnings_of
+from samtune.analysis.results import Answer
 from samtune.study import Study
 from samtune.study.derived import read_derived, write_derived
 from samtune.study.index import stamp_of
 
 ANSWER_FILE = "answer"
 RULES = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of a study.
-
-    Attributes:
-        response: which rho to take; None where rho was not searched.
-        audit: whether the right trials were stopped; None where nothing tells.
-        warnings: what speaks against the answer.
-    """
-
-    response: Response | None
-    audit: Audit | None
-    warnings: list[StudyWarning]
 
 
 _answers = TypeAdapter(Answer)
@@ -46,6 +28,10 @@ def answer(study: Study) -> Answer:
     """What the study's trials come to; of one that runs, so far."""
     if kept := kept_answer(study):
         return kept
+    from samtune.analysis.audit import audit  # here, so that a kept answer is read without numpy
+    from samtune.analysis.response import response
+    from samtune.analysis.warnings import warnings_of
+
     path, source = study.folder.root / ANSWER_FILE, _source(study)
     found = Answer(response(study), audit(study), warnings_of(study))
     if source:

@@ -10,51 +10,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from samtune.analysis.axes import Matrix
+from samtune.analysis.results import Audit, RungAudit
 from samtune.analysis.scores import value_at
 from samtune.study import Study, Trial
 from samtune.study.trial_folder import trial_number
 
 FEWEST = 5
-
-
-@dataclass(frozen=True)
-class RungAudit:
-    """What an epoch told of the end, over the audited trials.
-
-    Attributes:
-        correlation: Spearman's, of the scores there with those at the end; None if all are equal.
-        regret: by how much the best of those that a rung there keeps ends below the best of all.
-        is_rung: whether the study compared trials there.
-    """
-
-    epoch: int
-    correlation: float | None
-    regret: float
-    is_rung: bool
-
-
-@dataclass(frozen=True)
-class Audit:
-    """How well the rungs chose.
-
-    Attributes:
-        trials: audited ones that finished.
-        rungs: every epoch before the last.
-        regret: of all the study's rungs together.
-        grace_epochs: the least grace whose rungs would have kept the best of these trials.
-        sentence: all that in words.
-    """
-
-    trials: int
-    rungs: list[RungAudit]
-    regret: float | None
-    grace_epochs: int | None
-    sentence: str
 
 
 def is_audited(number: int, share: float) -> bool:

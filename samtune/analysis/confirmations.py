@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
-from samtune.analysis.confirmed import Confirmed
 from samtune.errors import SamtuneError
 from samtune.files import read_json
 from samtune.study import Study
 from samtune.study.manifest import CONFIRM_FILE
 from samtune.working_copy import current
+
+if TYPE_CHECKING:
+    from samtune.analysis.confirmed import Confirmed
 
 
 def confirmations(study: Study) -> dict[str, Confirmed]:
@@ -20,8 +23,12 @@ def confirmations(study: Study) -> dict[str, Confirmed]:
     names = [reading.confirmation for reading in study.folder.manifest.test_readings]
     confirm = study.config.confirm
     searched = confirm.study if confirm else study.name
+    if not (every := dict.fromkeys([*names, *([study.name] if confirm else [])])):
+        return {}
+    from samtune.analysis.confirmed import Confirmed  # here, since it takes numpy
+
     found = {}
-    for name in dict.fromkeys([*names, *([study.name] if confirm else [])]):
+    for name in every:
         with contextlib.suppress(SamtuneError):
             found_by = current(study.folder.root.parent / name / CONFIRM_FILE)
             told = read_json(found_by, Confirmed)

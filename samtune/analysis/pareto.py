@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
-
 from samtune.config.objectives import mode_of
 from samtune.study import Study, Trial
 from samtune.study.budget import GRADIENTS
@@ -129,6 +127,8 @@ def front(points: Sequence[Sequence[float]], modes: Sequence[str]) -> list[int]:
             if last is None or losses[i][1] < last[1] or losses[i] == last:
                 chosen.append(i)
         return chosen
+    import numpy as np  # here, so that a study of one objective is shown without it
+
     kept = np.empty((len(losses), len(modes)))  # of those chosen, in its first rows
     for i in order:
         point = np.array(losses[i])

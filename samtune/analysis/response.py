@@ -13,12 +13,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from samtune.analysis.axes import Axis, axes_of, matrix
+from samtune.analysis.results import Band, Response
 from samtune.analysis.scores import Scored, scored, thinned
 from samtune.analysis.surface import Surface, p_without
 from samtune.config.space import IntRange
@@ -33,56 +33,6 @@ MOST_LEVELS = 4
 SIGNIFICANT = 0.05
 # What is maximised is a share, what is minimised a loss; a Gaussian process knows neither's end.
 POSSIBLE = {"max": (-math.inf, 1.0), "min": (0.0, math.inf)}
-
-
-@dataclass(frozen=True)
-class Band:
-    """The score along rho, with the other settings held.
-
-    Attributes:
-        settings: the others, by path.
-        rho: the grid, even on the log scale, from the smallest to the largest rho tried.
-        mean, standard_error: of the score at each rho.
-        plateau: the ends of the stretch within one standard error of the best.
-        recommended: the plateau's middle on the log scale.
-        value, error: the mean and its standard error there.
-    """
-
-    settings: dict[str, Any]
-    rho: list[float]
-    mean: list[float]
-    standard_error: list[float]
-    plateau: tuple[float, float]
-    recommended: float
-    value: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Response:
-    """What a study says of rho.
-
-    Attributes:
-        trials: how many it is made of; `stopped` of them were stopped before their end.
-        diverged: how many trials with SAM diverged; they have no score.
-        rho: the recommended one; None where none can be recommended.
-        p_value: how probable such a dependence on rho is where there is none; None if not known.
-        band: at the best trial's other settings; None where there are too few trials.
-        slices: the same at every combination of choices tried, such as width and depth.
-        varied: the paths of those choices.
-        sentence: all that in words.
-    """
-
-    metric: str
-    trials: int
-    stopped: int
-    diverged: int
-    rho: float | None
-    p_value: float | None
-    band: Band | None
-    sentence: str
-    slices: list[Band] = field(default_factory=list)
-    varied: list[str] = field(default_factory=list)
 
 
 def response(study: Study) -> Response | None:

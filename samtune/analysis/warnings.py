@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from samtune.analysis.axes import axes_of, matrix, place
+from samtune.analysis.results import Kind, StudyWarning
 from samtune.analysis.scores import scored, thinned
 from samtune.analysis.surface import Surface
 from samtune.analysis.tuned import score_alone
 from samtune.config.space import FloatRange, IntRange
 from samtune.study import Study, Trial
 from samtune.study.trial_folder import FAILED_STATES
-
-Kind = Literal["edge", "few_trials", "no_effect", "equal_trials", "small_split", "baseline"]
 
 EDGE = 0.05  # of a range, at either end
 # Gaussian processes want 10 (Loeppky et al. 2009); TPE begins to learn at 10 in all.
@@ -31,14 +29,6 @@ MOST_IMAGES = 1_000_000
 ROUNDING = 1e-15  # of a share; any number is within 1e-12 of some share of so many
 SURE = 1.96  # standard errors, 95 % on two sides
 SURE_AT_MOST = 1.645  # 95 % on one side
-
-
-@dataclass(frozen=True)
-class StudyWarning:
-    """One thing that speaks against a study's answer."""
-
-    kind: Kind
-    sentence: str
 
 
 def warnings_of(study: Study) -> list[StudyWarning]:

@@ -11,9 +11,9 @@ from samtune.analysis.pareto import (
     pareto_rows,
     pareto_set,
 )
+from samtune.analysis.results import slice_columns, slice_rows
 from samtune.analysis.tuned import tuned_in_words
 from samtune.cli.console import table
-from samtune.report.answer import slice_columns, slice_rows
 from samtune.study import Study
 
 

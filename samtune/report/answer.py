@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from samtune.analysis.confirmations import confirmations
-from samtune.analysis.response import Response
+from samtune.analysis.results import slice_columns, slice_rows
 from samtune.analysis.tuned import tuned_in_words
 from samtune.report import confirmed as shown
 from samtune.report.parts import Part, Section, Subject, Table
@@ -73,25 +73,6 @@ def all_trials(subject: Subject) -> Section:
     if len(in_order) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(in_order):,}."
     return Section("trials", "All trials", [_trials(study, in_order[:MOST_ROWS], caption)])
-
-
-def slice_columns(found: Response) -> list[str]:
-    """The headings of `slice_rows`; a number's column starts with `>`."""
-    return ["at", ">rho", ">as good as", f">{found.metric}", ">+-"]
-
-
-def slice_rows(found: Response) -> list[list[str]]:
-    """The rho to take at each combination of the other choices."""
-    return [
-        [
-            describe({path: band.settings[path] for path in found.varied}),
-            f"{band.recommended:.2g}",
-            f"{band.plateau[0]:.2g} to {band.plateau[1]:.2g}",
-            metric(band.value),
-            metric(band.error),
-        ]
-        for band in found.slices
-    ]
 
 
 def counted_by(study: Study) -> str:

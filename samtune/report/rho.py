@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from samtune.analysis import answer
+from samtune.analysis import Band, answer
 from samtune.analysis.axes import Axis, axes_of
-from samtune.analysis.response import RHO, Band, is_comparable
+from samtune.analysis.response import RHO, is_comparable
 from samtune.analysis.scores import Scored, scored, thinned
 from samtune.errors import SamtuneError
 from samtune.report.parts import Part, Plot, Section, Subject

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from samtune.analysis.response import Band, Response, is_comparable
+from samtune.analysis import Band, Response
+from samtune.analysis.response import is_comparable
 from samtune.study.study import Study, Trial
 
 WIDTH, HEIGHT = 640, 360

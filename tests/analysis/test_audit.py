@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from samtune.analysis import audit
-from samtune.analysis.audit import is_audited
+from samtune.analysis.audit import audit, is_audited
 from samtune.study.study import Study
 from tests.synthetic import RHO_ALONE, Make, Run
 

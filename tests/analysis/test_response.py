@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samtune.analysis import response
+from samtune.analysis.response import response
 from samtune.analysis.scores import scored
 from samtune.study.study import Study
 from tests.synthetic import RHO_ALONE, Make, Run

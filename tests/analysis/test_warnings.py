@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from samtune.analysis import warnings_of
-from samtune.analysis.warnings import images_of
+from samtune.analysis.warnings import images_of, warnings_of
 from samtune.study.study import Study
 from tests.synthetic import RHO_ALONE, Make, Run
 

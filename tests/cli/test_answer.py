@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from samtune.analysis import response
+from samtune.analysis.response import response
 from samtune.cli.summary import print_summary
 from samtune.export.best import export
 from samtune.study.single import train_single

@@ -13,9 +13,11 @@ import pytest
 from torch import nn
 
 from samtune import register_model
-from samtune.analysis import Answer, response, warnings_of
+from samtune.analysis import Answer
 from samtune.analysis.confirmed import Baseline, Confirmed, Row
+from samtune.analysis.response import response
 from samtune.analysis.statistics import Difference, Mean
+from samtune.analysis.warnings import warnings_of
 from samtune.config.schema import Named
 from samtune.files import write_json
 from samtune.report import curves

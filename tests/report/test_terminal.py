@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from samtune.analysis import response
+from samtune.analysis.response import response
 from samtune.errors import SamtuneError
 from samtune.report.terminal import HEIGHT, plot_lines, setting_of
 from samtune.study import Study

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from samtune import tracking
-from samtune.analysis import response
+from samtune.analysis.response import response
 from samtune.config.schema import StudyConfig
 from samtune.study.study import Study
 from samtune.tracking.plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, score_against_rho

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from samtune.analysis import answer, warnings_of
+from samtune.analysis import answer
 from samtune.analysis.tuned import score_alone, tuned_in_words
+from samtune.analysis.warnings import warnings_of
 from samtune.cli.show import study_json
 from samtune.config.baseline import baseline_study, without_sam
 from samtune.config.schema import StudyConfig
