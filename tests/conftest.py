@@ -37,7 +37,7 @@ trial:
 search_space:
   sam.rho: {float: [0.01, 1.0], log: true}
   optimizer.lr: {float: [0.01, 0.5], log: true}
-study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}}
+study: {trials: 4, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}, report: false}
 """
 
 

@@ -439,7 +439,7 @@ class SearchConfig(Config):
     epoch_timeout: Literal["auto"] | Annotated[float, Field(gt=0, strict=True)] | None = "auto"
     storage_wait: float = Field(600.0, ge=0, strict=True)
     register_model: bool = Field(True, strict=True)
-    report: bool = Field(False, strict=True)
+    report: bool = Field(True, strict=True)
     keep_weights: Count | None = 5
 
     @field_validator("scheduler", mode="before")

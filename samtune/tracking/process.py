@@ -85,9 +85,8 @@ class _Follower:
                 return
             if ended and not result.failure:
                 assert self.shipper is not None
-                assert self.deadline is not None
-                self.shipper.make_page(max(POLL_S, self.deadline - time.monotonic()))
-                self.shipper.register_champion(load_code)
+                with self.shipper.making_page(self._left_s):
+                    self.shipper.register_champion(load_code)
                 return
             if self.deadline is None:
                 continue
@@ -96,6 +95,10 @@ class _Follower:
             if result.unreachable and self.fruitless >= LAST_TRIES:
                 return
             time.sleep(min(self.wait_s, LONGEST_LAST_WAIT_S) if result.failure else 0.2)
+
+    def _left_s(self) -> float:
+        assert self.deadline is not None
+        return max(POLL_S, self.deadline - time.monotonic())
 
     def _round(self, ended: bool) -> Round:
         started = time.monotonic()

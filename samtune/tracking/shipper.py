@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 UNANSWERED_IN_A_ROW = 3
 FRUITLESS_ROUNDS = 5
+PAGE_S = 300.0
 NOT_REGISTERED = "the best trial's model is not registered"
 
 
@@ -81,7 +83,8 @@ def _sync(folder: StudyFolder, store: Store) -> int:
             raise SamtuneError(f"MLflow at {store.address}: {result.failure}")
         time.sleep(fruitless)
     if not folder.is_running:
-        shipper.register_champion()
+        with shipper.making_page(lambda: PAGE_S):
+            shipper.register_champion()
     return sent
 
 
@@ -203,34 +206,46 @@ class Shipper:
             self.shipped.champion = champion
         self.shipped.write(self.folder.root)
 
-    def make_page(self, timeout_s: float) -> None:
-        """Has the study's page made and ships it, if it is to be and the study is at its end.
+    @contextmanager
+    def making_page(self, timeout_s: Callable[[], float]) -> Iterator[None]:
+        """Has the study's page made while the body runs, and ships it, if it is to be made.
 
-        By a process of its own: the plots' libraries have no place in this one's memory, and what
-        makes pages stands above what ships them.
+        It is where `study.report` asks for it, once after each session that ends the study. By a
+        process of its own: the plots' libraries have no place in this one's memory, and what makes
+        pages stands above what ships them.
+
+        Args:
+            timeout_s: how long to wait for it once the body has run.
         """
         self._check_folder()
         study = self._reader.read()
         is_concluded = not study.config.confirm or (self.folder.root / CONFIRM_FILE).exists()
-        if not study.config.study.report or study.left or not is_concluded:
+        is_wanted = study.config.study.report and not study.left and is_concluded
+        if not is_wanted or self.shipped.page_session == study.session:
+            yield
             return
         command = [sys.executable, "-m", "samtune.report", str(self.folder.root)]
-        try:
-            subprocess.run(
-                command,
-                check=True,
-                timeout=timeout_s,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            yield
+            try:
+                _, said = process.communicate(timeout=timeout_s())
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                said = str(error)
+        if process.returncode == 0:
+            self.shipped.page_session = study.session
+            self.ship(whole=True)
+        else:
             again = self.folder.command("report")
             self.shipped.problems[REPORT_FILE] = f"could not be made; `{again}` tries again"
-            self.log(f"{error}\n{getattr(error, 'stderr', '') or ''}")
+            self.log(said)
             self.shipped.write(self.folder.root)
-        else:
-            self.ship(whole=True)
 
     def _check_folder(self) -> None:
         try:

@@ -293,7 +293,7 @@ def workplace(tmp_path: Path, mlflow_here: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_linear.py").write_text(test_confirm.PLUGIN)
     text = FILE.replace("confirm_linear", "my_linear").replace("[0.0, 1.0]", "[0.1, 1.0]")
-    cpus = f"resources: {{cpus: {os.cpu_count()}}}, register_model: false"
+    cpus = f"resources: {{cpus: {os.cpu_count()}}}, register_model: false, report: false"
     text = text.replace("trials: 4", f"trials: 2, {cpus}")
     (tmp_path / "tiny.yaml").write_text(text + "plugins: [my_linear]\n")
     return tmp_path

@@ -33,7 +33,7 @@ search_space:
   optimizer.lr: {float: [0.01, 2.0], log: true}
 study:
   {trials: 13, scheduler: {name: asha, grace_epochs: 1, reduction_factor: 2}, seed: 3,
-  register_model: false, resources: {cpus: CPUS}}
+  register_model: false, report: false, resources: {cpus: CPUS}}
 """
 
 

@@ -75,7 +75,7 @@ search_space:
   model.deed: {choice: ["", raise, nan, kill, hang]}
 study:
   {trials: 5, sampler: grid, scheduler: none, baseline: false, resources: {cpus: 2},
-  register_model: false}
+  register_model: false, report: false}
 """
 DEEDS = '["", raise, nan, kill, hang]'
 
