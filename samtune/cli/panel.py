@@ -112,7 +112,8 @@ class LivePanel(Progress):
             elapsed + (f", about {duration(left)} left" if left is not None else ""),
         )
         before = self.total - self.to_run
-        counts = ", ".join(f"{n} {state}" for state, n in self.counts.items()) or "starting"
+        ended = ", ".join(f"{n} {state}" for state, n in self.counts.items())
+        counts = ended or ("none ended yet" if self.running else "starting")
         counts += f", {before} before" if before else ""
         return Group(bar, Text(f"{counts}; {duration(self.trained_s)} of training"))
 

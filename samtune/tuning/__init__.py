@@ -8,12 +8,18 @@ studies of one that is done.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samtune.tuning.run import resume_study, run_study
 
 __all__ = ["resume_study", "run_study"]
+
+# In a notebook Ray and Optuna each ask for ipywidgets, with which nothing is drawn here.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", "IProgress not found")
 
 
 def __getattr__(name: str) -> Any:

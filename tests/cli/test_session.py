@@ -58,7 +58,9 @@ def test_a_resumed_study_counts_on_from_where_it_was(
 
 def test_the_panel_shows_each_trials_curve_its_next_rung_and_the_gain(study_config: Make) -> None:
     panel = LivePanel(study_config(), None, 5, _wide())
+    assert "starting; 0 s of training" in _drawn(panel)
     panel.on_start("t0000", {"sam.rho": 0.0}, 0)
+    assert "none ended yet; 0 s of training" in _drawn(panel)
     panel.on_end("t0000", Outcome("finished", 3), 0.5)
     panel.on_start("t0001", VALUES, 0)
     _epochs(panel, "t0001", 0.6, 0.9)
