@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 
+from ray import tune
 from ray.tune.search import Searcher
 
-from samtune.config.schema import StudyConfig
+from samtune.config.schema import ResourcesConfig, StudyConfig
 from samtune.study.folder import StudyFolder
 from samtune.study.trial_folder import Outcome
-from samtune.tuning.adapters import Guard, TuneSearcher
+from samtune.tuning.adapters import Guard, Placement, TuneSearcher
+from samtune.tuning.cluster import Place
+from samtune.tuning.nodes import Nodes
 from samtune.tuning.run import Silent
 from samtune.tuning.search import Search
 
@@ -48,3 +55,27 @@ def test_as_many_trials_are_out_as_the_nodes_hold_at_the_time(
     assert handed_out() == ["t0004"]
     search.stop()
     assert searcher.suggest("") == Searcher.FINISHED  # though there is no place
+
+
+def test_a_worker_gets_a_placement_that_is_rays_own_and_equal() -> None:
+    nodes = Nodes(ResourcesConfig(), list, lambda _node, _place: Future(), print)
+    placement = Placement(Place(cpus=2, gpus=0.5), nodes)
+    sent = pickle.loads(pickle.dumps(placement))
+    assert type(sent) is tune.PlacementGroupFactory
+    assert sent == placement
+    assert sent.required_resources == {"CPU": 2.0, "GPU": 0.5}
+
+
+def test_what_ray_does_before_the_first_trial_imports_no_mlflow() -> None:
+    code = """
+import sys
+import samtune.tuning.adapters
+from ray.air._internal import usage
+usage.tag_callbacks([])
+assert "ray.tune.tune" in sys.modules
+print("mlflow" in sys.modules)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "False\n"

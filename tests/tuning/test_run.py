@@ -27,7 +27,7 @@ Make = Callable[..., StudyConfig]
 
 PLUGIN = '''
 """A model that misbehaves as its parameter says, once for each marker file."""
-import math, os, signal, time
+import math, os, signal, sys, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -46,6 +46,8 @@ class Misfit(nn.Module):
             return logits
         time.sleep(self.seconds)
         self.passes += 1
+        if self.marker:
+            Path(self.marker + "-imports").write_text(" ".join(sys.modules))
         if self.deed == "die" and self.passes == 3:  # each attempt's second epoch
             os.kill(os.getpid(), signal.SIGKILL)
         if self.passes == 5:
@@ -156,6 +158,9 @@ def test_faults_of_a_trial_are_its_own_and_a_lost_or_hung_worker_is_replaced(
     assert "lost its worker and goes on in another" in ran.stdout
     assert "Traceback" not in ran.stdout + ran.stderr
 
+    imported = (workplace / "marker-imports").read_text().split()  # by a worker
+    assert "ray.tune" in imported
+    assert not {"optuna", "cmaes", "mlflow"} & set(imported)
     assert not (workplace / "samtune_studies/faults/.tune").exists()
     points = _points("faults")
     for trial in study.trials:
