@@ -13,7 +13,7 @@ from samtune.analysis.pareto import (
 )
 from samtune.analysis.results import slice_columns, slice_rows
 from samtune.analysis.tuned import tuned_in_words
-from samtune.cli.console import table
+from samtune.cli.console import say, table
 from samtune.study import Study
 
 
@@ -22,13 +22,13 @@ def print_answer(console: Console, found: Answer) -> None:
     if found.response:
         _print_response(console, found.response)
     if found.audit:
-        console.print(found.audit.sentence, markup=False, soft_wrap=True)
+        say(console, found.audit.sentence)
     for warning in found.warnings:
-        console.print(warning.sentence, style="yellow", markup=False, soft_wrap=True)
+        say(console, warning.sentence, "yellow")
 
 
 def _print_response(console: Console, found: Response) -> None:
-    console.print(found.sentence, markup=False, soft_wrap=True)
+    say(console, found.sentence)
     if found.rho is not None and found.slices:
         rows = table(*slice_columns(found))
         for row in slice_rows(found):
@@ -39,7 +39,7 @@ def _print_response(console: Console, found: Response) -> None:
 def print_pareto(console: Console, study: Study) -> None:
     """The trials that none beats in all of `study.metrics`, where there are several."""
     if found := pareto_set(study):
-        console.print(pareto_in_words(found), markup=False, soft_wrap=True)
+        say(console, pareto_in_words(found))
         rows = table(*pareto_columns(found))
         for row in pareto_rows(study, found):
             rows.add_row(*row)
@@ -49,4 +49,4 @@ def print_pareto(console: Console, study: Study) -> None:
 def print_tuned(console: Console, study: Study) -> None:
     """What tuning the optimizer alone came to, where that was asked for."""
     if sentence := tuned_in_words(study):
-        console.print(sentence, markup=False, soft_wrap=True)
+        say(console, sentence)

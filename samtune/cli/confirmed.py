@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from samtune.cli.console import table
+from samtune.cli.console import say, table
 from samtune.report import confirmed as shown
 
 if TYPE_CHECKING:
@@ -21,5 +21,5 @@ def print_confirmed(console: Any, found: Confirmed) -> None:
         console.print(f"  {trial:10} {settings}", markup=False, soft_wrap=True)
     console.print(rows)
     for line in shown.notes(found):
-        console.print(line, markup=False, soft_wrap=True)
-    console.print(f"\n[bold]{found.verdict}[/]", soft_wrap=True)
+        say(console, line)
+    say(console, f"\n{found.verdict}", "bold")

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from samtune.errors import SamtuneError
 from samtune.study.damage import Damage
@@ -23,6 +24,11 @@ def new_console(*, silent: bool = False) -> Console:
     if not console.is_terminal:
         console = Console(highlight=False, width=200, no_color=True, quiet=silent)
     return console
+
+
+def say(console: Console, sentence: str | Text, style: str | None = None) -> None:
+    """Sentences: wrapped at words on a terminal, a line in a pipe."""
+    console.print(sentence, style=style, markup=False, soft_wrap=not console.is_terminal)
 
 
 @contextmanager

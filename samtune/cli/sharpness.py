@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from samtune.cli.console import new_console, print_json, table
+from samtune.cli.console import new_console, print_json, say, table
 from samtune.cli.options import AsJson, Plugins, Storage, StudyName
 from samtune.study import DEFAULT_STORAGE
 
@@ -101,7 +101,7 @@ def sharpness(
 def _print_found(console: Console, found: Sharpness) -> None:
     from samtune.report import sharpness as shown
 
-    console.print(shown.measured(found), markup=False, soft_wrap=True)
+    say(console, shown.measured(found))
     for start in range(0, len(found.trials), TRIALS_A_TABLE):
         few = replace(found, trials=found.trials[start : start + TRIALS_A_TABLE])
         rows = table(*shown.columns(few))
@@ -109,9 +109,9 @@ def _print_found(console: Console, found: Sharpness) -> None:
             rows.add_row(*row)
         console.print()
         console.print(rows)
-    console.print(f"\n{shown.sentence(found)}", markup=False, soft_wrap=True)
+    say(console, f"\n{shown.sentence(found)}")
     for line in shown.notes(found):
-        console.print(line, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from samtune.analysis import answer
 from samtune.cli.answer import print_answer, print_pareto, print_tuned
-from samtune.cli.console import table
+from samtune.cli.console import say, table
 from samtune.config.baseline import baseline_name
 from samtune.config.schema import ResourcesConfig, StudyConfig
 from samtune.config.space import in_words
@@ -164,19 +165,21 @@ def _print_gain(console: Console, study: Study) -> None:
     by = "best" if study.config.study.select == "best" else "last"
     alone = f"{study.config.trial.optimizer.name} alone"
     if best.is_baseline:
-        console.print(
+        say(
+            console,
             f"No trial with SAM came above {alone} (rho = 0, as under trial:): {by} {study.metric} "
             f"{metric(baseline.value)}, of one seed.",
-            soft_wrap=True,
         )
         return
-    console.print(
-        f"[bold]Best: {best.key}, rho {best.config.sam.rho:.3g}[/], {by} {study.metric} "
-        f"[bold]{metric(best.value)}[/]; {alone} has {metric(baseline.value)}"
-        f"{_at_other_settings(best, baseline)}. Each is of one seed, and the best was chosen by "
-        "this number: what SAM gains, `samtune confirm` finds out.",
-        soft_wrap=True,
+    found = Text.assemble(
+        (f"Best: {best.key}, rho {best.config.sam.rho:.3g}", "bold"),
+        f", {by} {study.metric} ",
+        (metric(best.value), "bold"),
+        f"; {alone} has {metric(baseline.value)}{_at_other_settings(best, baseline)}. Each is of "
+        "one seed, and the best was chosen by this number: what SAM gains, `samtune confirm` "
+        "finds out.",
     )
+    say(console, found)
 
 
 def _at_other_settings(best: Trial, baseline: Trial) -> str:

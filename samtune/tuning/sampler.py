@@ -17,13 +17,15 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from samtune.analysis.scores import thinned
 from samtune.config.schema import StudyConfig
 from samtune.study.trial_folder import EndState, trial_number
 from samtune.tuning.curves import Curve, counted, gains
@@ -40,6 +42,7 @@ TOLD_AS = {
 }
 STARTUP_TRIALS = {"tpe": 10, "cmaes": 10, "gp": 6}  # points of a Sobol sequence, before they learn
 REDRAWS = 20
+MOST_LEARNED = 1000  # trials that TPE learns from: a draw takes longer with each of them
 
 
 class Sampler:
@@ -210,16 +213,29 @@ class Sampler:
         if worth:
             worst = (min if self.config.mode == "max" else max)(worth.values())
             worth |= dict.fromkeys(self._broken, worst)
+        told = self._told(worth)
         learned = self._new_study()
         for trial in trials:
             is_running = trial.state is TrialState.RUNNING
-            if is_running or trial.number in worth:
+            if is_running or trial.number in told:
                 shown = self._shown.get(trial.number) or _Shown.of(trial)
                 if not is_running:
                     self._shown[trial.number] = shown
                     shown.values = [worth[trial.number]]
                 learned.add_trial(shown)
         return learned
+
+    def _told(self, worth: Mapping[int, float]) -> Collection[int]:
+        """The numbers of those that are learned from: the best tenth, an even share of the others.
+
+        TPE takes no more than the best 25 for good ones, so of those it sees all.
+        """
+        if self.config.study.sampler != "tpe" or len(worth) <= MOST_LEARNED:
+            return worth
+        sign = -1 if self.config.mode == "max" else 1
+        best = nsmallest(MOST_LEARNED // 10, worth, key=lambda number: sign * worth[number])
+        others = sorted(worth.keys() - best)
+        return {*best, *thinned(others, MOST_LEARNED - len(best))}
 
     def _new_study(self) -> optuna.Study:
         return optuna.create_study(

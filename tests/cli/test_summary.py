@@ -6,8 +6,10 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from samtune.cli.console import say
 from samtune.cli.summary import print_summary
 from samtune.config.schema import StudyConfig
 from samtune.config.trials import record_of
@@ -63,3 +65,16 @@ def test_where_no_trial_beats_the_baseline_there_is_nothing_to_confirm(
     said = _summary(study_folder, study_config(), (ALONE, [0.7]), (worse, [0.6]))
     assert "No trial with SAM came above sgd alone (rho = 0, as under trial:)" in said
     assert "samtune confirm" not in said
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_sentence_breaks_between_words_on_a_terminal_and_is_a_line_in_a_pipe(
+    is_terminal: bool,
+) -> None:
+    out = io.StringIO()
+    sentence = "From 0.44 to 0.51 nothing better can be told."
+    console = Console(file=out, width=20, force_terminal=is_terminal, highlight=False)
+    say(console, sentence)
+    broken = ["From 0.44 to 0.51", "nothing better can", "be told."]
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert lines == (broken if is_terminal else [sentence])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -356,3 +357,19 @@ def test_every_sampler_takes_choices_of_lists(study_config: Make, name: str) -> 
     drawn = [sampler.ask(f"t{i}") for i in range(8)]
     assert len({str(values) for values in drawn}) == 8
     assert all(values["model.blocks"] in ([1, 1], [2, 2]) for values in drawn)
+
+
+def test_tpe_learns_from_the_best_and_an_even_share_where_there_are_too_many(
+    study_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samtune.tuning.sampler.MOST_LEARNED", 20)
+    sampler = Sampler(study_config())
+    for i in range(1, 61):
+        sampler.add_ended({"sam.rho": 0.01 + i / 1000, "optimizer.lr": 0.1}, "finished", i / 60, {})
+    sampler.ask("t0061")
+    learned = sampler._learned().trials
+    assert [t.state for t in learned][-1] is TrialState.RUNNING
+    numbers = [round(t.value * 60) for t in learned[:-1] if t.value is not None]
+    assert len(numbers) == 20
+    assert numbers[-2:] == [59, 60]  # the best tenth
+    assert max(b - a for a, b in pairwise(numbers)) == 4  # of 58, eighteen
