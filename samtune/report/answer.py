@@ -134,4 +134,7 @@ def _trials(study: Study, trials: list[Trial], caption: str) -> Table:
 
 
 def _value(trial: Trial, path: str) -> str:
-    return number(trial.values[path]) if path in trial.values else "-"
+    if path in trial.values:
+        return number(trial.values[path])
+    own = trial.config.value_of(path) if trial.is_baseline else None
+    return "-" if own is None else number(own)

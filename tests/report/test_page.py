@@ -166,6 +166,11 @@ def test_a_study_that_is_not_confirmed_says_how_to(page: Page) -> None:
     assert "samtune confirm tiny" in page.text
 
 
+def test_the_baseline_stands_in_the_table_with_the_settings_it_was_trained_with(page: Page) -> None:
+    # model.width_factor is 1 under `trial:`, and no part of what makes a trial the baseline
+    assert f"t0000 baseline {BASELINE[-1]:.4f} {max(BASELINE):.4f} 0 1 3 finished" in page.text
+
+
 def test_a_confirmation_is_shown_with_its_table_and_verdict(paged: Paged) -> None:
     page = paged(risen_and_fallen(), baseline=BASELINE)
     folder = page.path.parent
