@@ -17,7 +17,7 @@ import torch
 from measure import now, options, save
 from scipy.stats import t
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import load_dataset
 from samtune.training.loop import train
 from samtune.training.state import set_up

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from measure import machine
 
-from samtune.config.schema import TrialConfig
+from samtune.config.checked_trial import trial_with
 from samtune.config.study_file import read_study
-from samtune.config.trials import trial_with
+from samtune.config.trial import TrialConfig
 from samtune.data import load_dataset
 from samtune.training.loop import train
 from samtune.training.state import set_up

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, Images
 from samtune.data.augmentation import Augmentation
 

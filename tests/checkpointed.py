@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.files import sha256_of
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Attempt, Entry, Journal

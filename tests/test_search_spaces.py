@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from samtune.config.checked_trial import trial_with
 from samtune.config.study_file import read_study, to_yaml
-from samtune.config.trials import trial_with
 from samtune.data.splits import DataSplits, Images
 from samtune.models import build_model
 from samtune.preflight import preview

@@ -10,13 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from samtune.config.schema import (
-    ResourcesConfig,
-    SamConfig,
-    SchedulerConfig,
-    SearchConfig,
-    TrainingConfig,
-)
+from samtune.config.resources import ResourcesConfig
+from samtune.config.schema import SchedulerConfig, SearchConfig
+from samtune.config.trial import SamConfig, TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "study_file.md"
 HEAD = """\

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from samtune.config.schema import counts_by
+from samtune.config.trial import counts_by
 from samtune.study import Study, Trial
 
 T = TypeVar("T")

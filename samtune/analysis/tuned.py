@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from samtune.config.schema import BEST
+from samtune.config.trial import BEST
 from samtune.study import Study
 from samtune.words import count, describe, metric
 

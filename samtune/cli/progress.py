@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from samtune.config.schema import BEST, StudyConfig
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import BEST
 from samtune.study import Study
 from samtune.study.trial_folder import BASELINE_KEY, Outcome
 

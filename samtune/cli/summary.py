@@ -12,7 +12,8 @@ from samtune.analysis import answer
 from samtune.cli.answer import print_answer, print_pareto, print_tuned
 from samtune.cli.console import say, table
 from samtune.config.baseline import baseline_name
-from samtune.config.schema import ResourcesConfig, StudyConfig
+from samtune.config.resources import ResourcesConfig
+from samtune.config.schema import StudyConfig
 from samtune.config.space import in_words
 from samtune.preflight import Preview, gradients_per_step, warnings_of
 from samtune.study import Study, Trial

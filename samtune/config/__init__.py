@@ -1,26 +1,17 @@
 """What a study file may say, and the way from a file to a checked `StudyConfig`.
 
-`schema` and `space` are what can be said; `yaml_reader`, `overrides` and `study_file` read it;
-`trials`, `optimizers` and `search_space` check what pydantic cannot; `problems` collects every
-mistake, with its line.
+`trial`, `resources`, `space` and `schema` are what can be said; `yaml_reader`, `overrides` and
+`study_file` read it; `checked_trial`, `optimizers` and `search_space` check what pydantic cannot;
+`problems` collects every mistake, with its line.
 """
 
-from samtune.config.schema import (
-    BEST,
-    NAME_PATTERN,
-    Named,
-    ResourcesConfig,
-    SamConfig,
-    SchedulerConfig,
-    SearchConfig,
-    StudyConfig,
-    TrainingConfig,
-    TrialConfig,
-    TrialRecord,
-)
+from samtune.config.base import NAME_PATTERN
+from samtune.config.checked_trial import check_trial, record_of, trial_with
+from samtune.config.resources import ResourcesConfig
+from samtune.config.schema import SchedulerConfig, SearchConfig, StudyConfig
 from samtune.config.space import Choice, Distribution, FloatRange, IntRange
 from samtune.config.study_file import check_study, read_study, to_yaml
-from samtune.config.trials import check_trial, record_of, trial_with
+from samtune.config.trial import BEST, Named, SamConfig, TrainingConfig, TrialConfig, TrialRecord
 
 __all__ = [
     "BEST",

@@ -8,6 +8,7 @@ from pydantic import (
 )
 
 Value = float | int | str | bool | None
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of studies and what else is a name in one
 
 
 class Config(BaseModel):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samtune.config.schema import BaselineOf, StudyConfig, TrialConfig
+from samtune.config.schema import BaselineOf, StudyConfig
 from samtune.config.space import Distribution
+from samtune.config.trial import TrialConfig
 
 # What the search alone was given; as many trials are budget enough for the baseline.
 OF_THE_SEARCH = (

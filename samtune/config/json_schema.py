@@ -14,15 +14,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
 from samtune.config.optimizers import optimizer_entry, optimizer_names
-from samtune.config.schema import (
-    ResourcesConfig,
-    SamConfig,
-    SchedulerConfig,
-    SearchConfig,
-    StudyConfig,
-    TrainingConfig,
-    TrialConfig,
-)
+from samtune.config.resources import ResourcesConfig
+from samtune.config.schema import SchedulerConfig, SearchConfig, StudyConfig
+from samtune.config.trial import SamConfig, TrainingConfig, TrialConfig
 from samtune.registry import DATASETS, MODELS, Entry, Registry, described
 
 Schema = dict[str, Any]

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from samtune.config.problems import Problems
-from samtune.config.schema import Named, SamConfig
+from samtune.config.trial import Named, SamConfig
 from samtune.config.yaml_reader import KeyPath
 from samtune.errors import UnknownNameError
 from samtune.registry import Entry

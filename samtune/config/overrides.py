@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from samtune.config.problems import COMMAND_LINE, shown
-from samtune.config.schema import (
-    TrialConfig,
-)
+from samtune.config.trial import TrialConfig
 from samtune.config.yaml_reader import Document, parse_value
 from samtune.errors import SamtuneError
 

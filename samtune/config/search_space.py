@@ -8,17 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from samtune.config.optimizers import cannot_step, optimizer_class
-from samtune.config.problems import Problems, shown
-from samtune.config.schema import (
-    Named,
-    SamConfig,
-    StudyConfig,
-    TrainingConfig,
-    TrialConfig,
-)
-from samtune.config.space import DISTRIBUTIONS, Choice, Distribution
-from samtune.config.trials import (
+from samtune.config.checked_trial import (
     CheckedTrial,
     absolute,
     cannot_build,
@@ -28,6 +18,11 @@ from samtune.config.trials import (
     laid_over,
     trial_with,
 )
+from samtune.config.optimizers import cannot_step, optimizer_class
+from samtune.config.problems import Problems, shown
+from samtune.config.schema import StudyConfig
+from samtune.config.space import DISTRIBUTIONS, Choice, Distribution
+from samtune.config.trial import Named, SamConfig, TrainingConfig, TrialConfig
 from samtune.config.yaml_reader import Document, KeyPath
 from samtune.errors import StudyFileError, UnknownNameError, did_you_mean
 from samtune.registry import DATASETS, MODELS

@@ -15,22 +15,17 @@ from pydantic import (
     Field,
 )
 
-from samtune.config.base import Config
+from samtune.config.base import NAME_PATTERN, Config
 from samtune.config.baseline import baseline_name, without_sam
+from samtune.config.checked_trial import CheckedTrial, check_trial_at
 from samtune.config.confirm import ConfirmConfig
 from samtune.config.objectives import COSTS
 from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems, no_such_setting, shown
-from samtune.config.schema import (
-    NAME_PATTERN,
-    BaselineOf,
-    SearchConfig,
-    StudyConfig,
-    TrialConfig,
-)
+from samtune.config.schema import BaselineOf, SearchConfig, StudyConfig
 from samtune.config.search_space import check_space
 from samtune.config.space import Distribution, FloatRange
-from samtune.config.trials import CheckedTrial, check_trial_at
+from samtune.config.trial import TrialConfig
 from samtune.config.yaml_reader import Document, read_yaml
 from samtune.errors import SamtuneError, did_you_mean
 from samtune.registry import MODELS, load_plugins

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from samtune.config.checked_trial import trial_with
 from samtune.config.objectives import COSTS
-from samtune.config.schema import StudyConfig, TrialConfig
-from samtune.config.trials import trial_with
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits
 from samtune.errors import SamtuneError, StudyFileError, raised
 from samtune.models import fetch_pretrained

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from samtune.config.overrides import with_overrides
-from samtune.config.schema import SamConfig
+from samtune.config.trial import SamConfig
 from samtune.config.yaml_reader import Document
 from samtune.preflight.warnings import USUAL_RHO
 from samtune.registry import DATASETS, MODELS

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from samtune.config.baseline import baseline_study
-from samtune.config.schema import KEPT_STATES, Named, StudyConfig
+from samtune.config.schema import KEPT_STATES, StudyConfig
+from samtune.config.trial import Named
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.preflight.models import Corner, every_model, self_checks, time_step

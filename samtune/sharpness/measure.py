@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.files import sync_folder, write_json
 from samtune.sharpness.curvature import EIGENVALUES, PROBES, NoCurvatureError, curvature

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import samtune
-from samtune.config.schema import LARGEST_RHO, SamConfig
+from samtune.config.trial import LARGEST_RHO, SamConfig
 from samtune.errors import DamagedFileError, SamtuneError
 from samtune.files import read_json
 from samtune.study import Study, Trial

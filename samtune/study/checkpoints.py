@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from samtune.config.schema import BEST, KEPT_STATES, TrialRecord
+from samtune.config.schema import KEPT_STATES
+from samtune.config.trial import BEST, TrialRecord
 from samtune.files import remove
 from samtune.study.journal import Attempt, Entry, Journal, now_ms
 from samtune.study.trial_folder import TrialFolder

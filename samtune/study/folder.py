@@ -35,10 +35,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from samtune.config.base import NAME_PATTERN
 from samtune.config.overrides import refuse_searched, with_overrides
 from samtune.config.problems import Problems
-from samtune.config.schema import NAME_PATTERN, StudyConfig, TrialRecord
+from samtune.config.schema import StudyConfig
 from samtune.config.study_file import check_study, to_yaml
+from samtune.config.trial import TrialRecord
 from samtune.config.yaml_reader import read_yaml
 from samtune.errors import DamagedFileError, FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, sync_folder, write_atomically, write_json

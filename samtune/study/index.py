@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from samtune.config.schema import TrialRecord
+from samtune.config.trial import TrialRecord
 from samtune.study.derived import read_derived, write_derived
 from samtune.study.journal import Entry
 from samtune.study.trial_folder import TRIAL_FILES, EndState, TrialFolder

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from samtune.config.checked_trial import check_trial, trial_with
 from samtune.config.problems import shown
-from samtune.config.schema import StudyConfig, TrialRecord
+from samtune.config.schema import StudyConfig
 from samtune.config.study_file import to_yaml
-from samtune.config.trials import check_trial, trial_with
+from samtune.config.trial import TrialRecord
 from samtune.config.yaml_reader import parse_yaml
 from samtune.errors import SamtuneError, StudyFileError
 from samtune.files import read_json, write_json

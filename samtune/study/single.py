@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from samtune.config.checked_trial import record_of, trial_with
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of, trial_with
 from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, check_name

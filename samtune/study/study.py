@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from samtune.config.baseline import baseline_name
-from samtune.config.schema import BEST, StudyConfig, TrialConfig, TrialRecord
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import BEST, TrialConfig, TrialRecord
 from samtune.errors import DamagedFileError, SamtuneError, UnknownNameError
 from samtune.study.budget import Budget
 from samtune.study.damage import Damage

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from samtune import working_copy
-from samtune.config.schema import TrialRecord
+from samtune.config.trial import TrialRecord
 from samtune.errors import DamagedFileError, FencedError
 from samtune.files import (
     TEMPORARY,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, open_dataset
 from samtune.errors import SamtuneError
 from samtune.models import architecture_alone

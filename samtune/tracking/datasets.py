@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from samtune.config.schema import Named
+from samtune.config.trial import Named
 from samtune.study.used_data import SplitFacts, UsedData
 from samtune.tracking.redaction import redacted
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samtune.analysis import answer
-from samtune.config.schema import StudyConfig, TrialConfig
+from samtune.config.schema import StudyConfig
 from samtune.config.study_file import to_yaml
+from samtune.config.trial import TrialConfig
 from samtune.config.yaml_reader import read_yaml
 from samtune.files import sha256_of
 from samtune.secrets import without_password

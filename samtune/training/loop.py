@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits
 from samtune.data.batches import Batches
 from samtune.sam import frozen_batchnorm_stats, norm_parameters

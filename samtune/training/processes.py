@@ -31,7 +31,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits
 from samtune.errors import LostRankError
 from samtune.registry import MODELS, code_to_give, take_given

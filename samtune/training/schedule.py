@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from samtune.config.schema import TrainingConfig
+from samtune.config.trial import TrainingConfig
 
 STEP_AT = (0.3, 0.6, 0.8)
 STEP_FACTOR = 0.2

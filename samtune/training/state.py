@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from samtune.config.optimizers import optimizer_class
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits
 from samtune.models import build_model
 from samtune.registry import MODELS

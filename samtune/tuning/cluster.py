@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samtune.config.schema import ResourcesConfig
+from samtune.config.resources import ResourcesConfig
 from samtune.errors import SamtuneError
 from samtune.words import size
 

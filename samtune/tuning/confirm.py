@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from samtune.analysis.confirmed import Confirmed, confirmed, held_out_name
 from samtune.analysis.tuned import tuned_in_words
+from samtune.config.checked_trial import trial_with
 from samtune.config.confirm import ConfirmConfig, Finalist, Settings, TunedBaseline
 from samtune.config.schema import SchedulerConfig, SearchConfig, StudyConfig
-from samtune.config.trials import trial_with
 from samtune.data import open_dataset
 from samtune.errors import SamtuneError
 from samtune.files import write_json

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from samtune.config.schema import BEST
+from samtune.config.trial import BEST
 
 Curve = Mapping[int, float]  # epoch -> value, all finite
 

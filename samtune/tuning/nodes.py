@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samtune.config.schema import ResourcesConfig
+from samtune.config.resources import ResourcesConfig
 from samtune.errors import SamtuneError
 from samtune.registry import load_plugins
 from samtune.study.manifest import installed_versions

@@ -10,8 +10,9 @@ import contextlib
 from collections import deque
 from typing import Any, Protocol
 
-from samtune.config.schema import StudyConfig, counts_by
-from samtune.config.trials import record_of
+from samtune.config.checked_trial import record_of
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import counts_by
 from samtune.errors import DamagedFileError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import now_ms

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.study import StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import Outcome

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from samtune.cli import app
 from samtune.cli.summary import print_preview
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
-from samtune.config.trials import record_of
 from samtune.errors import SamtuneError
 from samtune.preflight import free_space, preview
 from samtune.study import StudyFolder

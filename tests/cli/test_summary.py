@@ -11,8 +11,8 @@ from rich.console import Console
 
 from samtune.cli.console import say
 from samtune.cli.summary import print_summary
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.study import Study, StudyFolder
 from samtune.study.journal import Entry, Journal
 from samtune.study.trial_folder import Outcome

@@ -20,8 +20,8 @@ from rich.console import Console
 from samtune.cli.console import epoch_line
 from samtune.cli.panel import LivePanel
 from samtune.cli.progress import STOPPING, Progress
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.preflight import warnings_of
 from samtune.study import StudyFolder
 from samtune.study.trial_folder import Outcome

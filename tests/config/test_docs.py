@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from samtune.config.schema import SearchConfig, TrainingConfig
+from samtune.config.schema import SearchConfig
+from samtune.config.trial import TrainingConfig
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import trial_with
 from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study
-from samtune.config.trials import trial_with
 from samtune.errors import StudyFileError
 
 STUDY = """\

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from samtune.config.schema import SamConfig, StudyConfig, TrialConfig
+from samtune.config.checked_trial import trial_with
+from samtune.config.schema import StudyConfig
 from samtune.config.study_file import read_study, to_yaml
-from samtune.config.trials import trial_with
+from samtune.config.trial import SamConfig, TrialConfig
 from samtune.errors import StudyFileError
 from samtune.preflight import warnings_of
 

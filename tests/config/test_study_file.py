@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import trial_with
 from samtune.config.schema import StudyConfig
 from samtune.config.space import FloatRange
 from samtune.config.study_file import check_study, read_study, to_yaml
-from samtune.config.trials import trial_with
 from samtune.config.yaml_reader import parse_yaml
 from samtune.errors import SamtuneError, StudyFileError
 from tests.conftest import TINY

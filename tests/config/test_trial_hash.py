@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from samtune.config.schema import SamConfig, TrainingConfig, TrialConfig
+from samtune.config.trial import SamConfig, TrainingConfig, TrialConfig
 
 RAW: dict[str, Any] = {
     "model": {"name": "wide_resnet", "depth": 10, "width_factor": 1},

@@ -18,7 +18,7 @@ from samtune.analysis.confirmed import Baseline, Confirmed, Row
 from samtune.analysis.response import response
 from samtune.analysis.statistics import Difference, Mean
 from samtune.analysis.warnings import warnings_of
-from samtune.config.schema import Named
+from samtune.config.trial import Named
 from samtune.files import write_json
 from samtune.report import curves
 from samtune.report.methods import paragraph

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from samtune.config.checked_trial import record_of
 from samtune.config.study_file import read_study
-from samtune.config.trials import record_of
 from samtune.data import load_dataset
 from samtune.errors import SamtuneError
 from samtune.sharpness import Sharpness, Wanted, outdated, question_of, read_sharpness

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.study.folder import StudyFolder
 from samtune.study.trial_folder import TrialFolder

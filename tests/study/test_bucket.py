@@ -11,8 +11,8 @@ import pytest
 
 from samtune import s3 as client
 from samtune import working_copy
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import DataSplits
 from samtune.errors import FencedError, SamtuneError
 from samtune.study import Study, StudyFolder, open_study, study_names

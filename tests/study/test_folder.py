@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.errors import FencedError, SamtuneError, UnknownNameError
 from samtune.files import read_json, write_atomically, write_json
 from samtune.study.folder import StudyFolder, study_names

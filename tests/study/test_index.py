@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from samtune.config.schema import StudyConfig, TrialRecord
-from samtune.config.trials import record_of
+from samtune.config.checked_trial import record_of
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import TrialRecord
 from samtune.study import index
 from samtune.study.folder import StudyFolder
 from samtune.study.history import encoded

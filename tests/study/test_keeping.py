@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import DataSplits
 from samtune.errors import FencedError, SamtuneError
 from samtune.files import sha256_of

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from samtune.config.schema import StudyConfig, TrialConfig
-from samtune.config.trials import record_of
+from samtune.config.checked_trial import record_of
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import LostRankError
 from samtune.study.journal import Journal

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from samtune.config.baseline import baseline_study
+from samtune.config.checked_trial import record_of
 from samtune.config.confirm import ConfirmConfig, Finalist, TunedBaseline
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.errors import SamtuneError
 from samtune.study.folder import StudyFolder, study_names
 from samtune.study.manifest import Reading

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.errors import SamtuneError, UnknownNameError
 from samtune.study.folder import StudyFolder
 from samtune.study.requests import ask_to_stop, heeded, requested, wait_until_stopped

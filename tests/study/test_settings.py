@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.errors import SamtuneError
 from samtune.files import read_json
 from samtune.study.folder import StudyFolder

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.errors import UnknownNameError
 from samtune.study.folder import StudyFolder
 from samtune.study.journal import Entry, Journal

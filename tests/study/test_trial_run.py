@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.errors import FencedError, LostReaderError
 from samtune.study.folder import StudyFolder

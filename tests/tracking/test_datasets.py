@@ -11,8 +11,8 @@ import mlflow
 from mlflow.data.schema import TensorDatasetSchema
 
 from samtune import tracking
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import load_dataset
 from samtune.data.facts import digest_of
 from samtune.study.folder import StudyFolder

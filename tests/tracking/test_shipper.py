@@ -14,8 +14,8 @@ import pytest
 from torch import Tensor, nn
 
 from samtune import tracking
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import Images, load_dataset
 from samtune.data.facts import digest_of
 from samtune.files import read_json

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from samtune import tracking
-from samtune.config.schema import Named
+from samtune.config.trial import Named
 from samtune.errors import SamtuneError
 from samtune.secrets import is_secret, without_password
 from samtune.study.folder import StudyFolder

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from samtune.config.schema import TrainingConfig
+from samtune.config.trial import TrainingConfig
 from samtune.training.averaging import STATISTICS_BATCHES, WeightAverage, estimate_statistics
 from samtune.training.loop import evaluate, train
 from samtune.training.state import TrainingState, evaluated_weights, set_up

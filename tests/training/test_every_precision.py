@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from samtune.config.schema import TrialConfig
 from samtune.config.study_file import read_study
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, Images
 from samtune.export.formats import load_exported
 from samtune.registry import MODELS

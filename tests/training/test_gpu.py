@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, Images
 from samtune.data.augmentation import Augmentation
 from samtune.tasks import Classification

@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from samtune.config.schema import Named, StudyConfig, TrialConfig
-from samtune.config.trials import trial_with
+from samtune.config.checked_trial import trial_with
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import Named, TrialConfig
 from samtune.data import DataSplits, load_dataset
 from samtune.sam import SAM, frozen_batchnorm_stats
 from samtune.training.loop import EpochResult, train

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from samtune.config.schema import SamConfig
+from samtune.config.trial import SamConfig
 from samtune.training.loop import sam_step
 from tests.training.test_sam_step import (
     TASK,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from samtune.config.schema import TrialConfig
+from samtune.config.trial import TrialConfig
 from samtune.data import DataSplits, Images
 from samtune.registry import register_model
 from samtune.sam import SAM, frozen_batchnorm_stats

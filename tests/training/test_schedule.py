@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from samtune.config.schema import TrainingConfig, TrialConfig
+from samtune.config.trial import TrainingConfig, TrialConfig
 from samtune.training.loop import EpochResult, train
 from samtune.training.schedule import lr_factor, steps_per_epoch
 from samtune.training.state import TrainingState, set_up

@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from ray import tune
 from ray.tune.search import Searcher
 
-from samtune.config.schema import ResourcesConfig, StudyConfig
+from samtune.config.resources import ResourcesConfig
+from samtune.config.schema import StudyConfig
 from samtune.study.folder import StudyFolder
 from samtune.study.trial_folder import Outcome
 from samtune.tuning.adapters import Guard, Placement, TuneSearcher

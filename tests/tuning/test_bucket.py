@@ -22,8 +22,8 @@ import torch
 
 from samtune import s3 as client
 from samtune import working_copy
+from samtune.config.checked_trial import record_of
 from samtune.config.schema import StudyConfig
-from samtune.config.trials import record_of
 from samtune.data import DataSplits, load_dataset
 from samtune.study import StudyFolder, open_study
 from samtune.study.storage import storage_path

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray._private import utils as ray_utils
 
-from samtune.config.schema import ResourcesConfig
+from samtune.config.resources import ResourcesConfig
 from samtune.errors import SamtuneError
 from samtune.tuning.cluster import (
     AUTH_MODE,

@@ -14,9 +14,10 @@ from torch import nn
 
 from samtune import register_model
 from samtune.analysis.confirmed import Confirmed
-from samtune.config.schema import SamConfig, SearchConfig, StudyConfig
+from samtune.config.checked_trial import record_of
+from samtune.config.schema import SearchConfig, StudyConfig
 from samtune.config.study_file import check_study, read_study
-from samtune.config.trials import record_of
+from samtune.config.trial import SamConfig
 from samtune.config.yaml_reader import parse_yaml
 from samtune.data import load_dataset, unlocked_test_split
 from samtune.errors import SamtuneError, StudyFileError

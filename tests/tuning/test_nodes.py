@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from samtune.config.schema import ResourcesConfig
+from samtune.config.resources import ResourcesConfig
 from samtune.errors import SamtuneError
 from samtune.study.manifest import installed_versions
 from samtune.tuning import nodes as nodes_module

@@ -10,14 +10,8 @@ from typing import Any
 
 from samtune.config.optimizers import cannot_step, check_optimizer
 from samtune.config.problems import Problems, no_such_setting
-from samtune.config.schema import (
-    Named,
-    SamConfig,
-    StudyConfig,
-    TrainingConfig,
-    TrialConfig,
-    TrialRecord,
-)
+from samtune.config.schema import StudyConfig
+from samtune.config.trial import Named, SamConfig, TrainingConfig, TrialConfig, TrialRecord
 from samtune.config.yaml_reader import Document, KeyPath
 from samtune.errors import SamtuneError, raised
 from samtune.registry import DATASETS, MODELS, Registry
