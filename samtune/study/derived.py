@@ -38,8 +38,8 @@ class _About:
 
 def read_derived(path: Path, source: str) -> bytes | None:
     """What was made of this source by this samtune; None if the file does not have it whole."""
-    with contextlib.suppress(OSError, ValueError):
-        about, _, content = path.read_bytes().partition(b"\n")
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        about, content = file.readline(), file.read()
         if parse_json(about, _About) == _About.of(source, content):
             return content
     return None

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +84,21 @@ _contents = TypeAdapter(Content)
 _heads = TypeAdapter(list[Head])
 
 
+class _Bodies:
+    """The lines after the first, told apart once one is asked for: `list` needs none."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._lines: list[bytes] = []
+
+    def line(self, i: int) -> bytes:
+        """The i-th of them."""
+        if content := self._content:
+            self._lines = content.split(b"\n")[1:]
+            self._content = b""
+        return self._lines[i]
+
+
 class Index:
     """The index of one study: what is read off it, and what is new.
 
@@ -94,7 +110,7 @@ class Index:
     def __init__(self, path: Path, study_id: str) -> None:
         self._path = path
         self._source = f"trials of study {study_id}, schema {SCHEMA}"
-        self._lines: dict[str, tuple[Head, bytes]] = {}
+        self._lines: dict[str, tuple[Head, Callable[[], bytes]]] = {}
         self._kept: list[tuple[Head, Callable[[], bytes]]] = []
         self._new = 0
         self._is_read = False
@@ -104,17 +120,21 @@ class Index:
         self._is_read = True
         if content := read_derived(self._path, self._source):
             with contextlib.suppress(ValueError):  # whole, and made by other hands
-                heads, *bodies = content.split(b"\n")
-                found = zip(_heads.validate_json(heads), bodies, strict=True)
-                self._lines = {head.key: (head, body) for head, body in found}
+                heads = _heads.validate_json(content[: content.index(b"\n")])
+                if content.count(b"\n") == len(heads):
+                    bodies = _Bodies(content)
+                    found = enumerate(heads)
+                    self._lines = {h.key: (h, partial(bodies.line, i)) for i, h in found}
 
     def find(self, folder: TrialFolder) -> tuple[Head, Callable[[], Content]] | None:
         """What it has of a trial and how to parse the rest; None if that may not hold any more."""
-        head, body = self._lines.get(folder.key, (None, b""))
-        if head is None or head.stamp != stamp_of(str(folder.root)):
+        if folder.key not in self._lines:
             return None
-        self._kept.append((head, lambda: body))
-        return head, lambda: _contents.validate_json(body, strict=True)
+        head, body = self._lines[folder.key]
+        if head.stamp != stamp_of(str(folder.root)):
+            return None
+        self._kept.append((head, body))
+        return head, lambda: _contents.validate_json(body(), strict=True)
 
     def add(self, head: Head, content: Content) -> None:
         """Takes in a trial that was read from its files, which had this stamp before."""
