@@ -49,4 +49,5 @@ def print_pareto(console: Console, study: Study) -> None:
 def print_tuned(console: Console, study: Study) -> None:
     """What tuning the optimizer alone came to, where that was asked for."""
     if sentence := tuned_in_words(study):
-        say(console, sentence)
+        # Unwrapped, since it may hold a long command, which is to be copied whole.
+        console.print(sentence, markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ def print_tracking(console: Any, root: Path) -> None:
 
     if not (root / "manifest.json").exists():
         return  # the study could not even begin
-    with console.status("MLflow takes the rest: the best model, the page ..."):
+    with console.status("MLflow takes the rest ..."):
         report = wait_until_shipped(root)
     again = StudyFolder(root.absolute()).command("sync")
     if report.missing:

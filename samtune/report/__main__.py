@@ -1,10 +1,10 @@
 """`python -m samtune.report FOLDER`: a study's page, as `study.report` asks for it."""
 
 import sys
-from pathlib import Path
 
 from samtune.report.page import write_report
-from samtune.study import Study, StudyFolder
+from samtune.study import open_study
+from samtune.study.storage import storage_path
 
-folder = StudyFolder(Path(sys.argv[1]))
-write_report(Study(folder, folder.config()))
+root = storage_path(sys.argv[1])
+write_report(open_study(root.name, root.parent))

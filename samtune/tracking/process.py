@@ -16,6 +16,7 @@ from samtune.errors import SamtuneError
 from samtune.registry import load_plugins, take_given
 from samtune.study.folder import StudyFolder
 from samtune.study.lease import lock_of
+from samtune.tracking.page import Page
 from samtune.tracking.redaction import masked
 from samtune.tracking.shipper import ReplacedError, Round, Shipper
 from samtune.working_copy import is_copy
@@ -72,29 +73,37 @@ class _Follower:
         self.folder.fetch()
         if not any(self.folder.root.glob("trials/*/trial.json")):
             return  # the study ended before its first trial
+        with Page(self.folder, self._log) as page:
+            try:
+                self._follow(page, load_code)
+            except ReplacedError as error:
+                self._say(str(error))
+
+    def _follow(self, page: Page, load_code: Callable[[], None]) -> None:
         while True:
             if _closed_within(self.wait_s if self.deadline is None else 0) and not self.deadline:
                 self.deadline = time.monotonic() + DRAIN_S
                 self.fruitless, self.wait_s = 0, self.poll_s
             # Asked before shipping: what ends in between is shipped in another round.
             ended = self.deadline is not None and not self.folder.is_running
-            try:
-                result = self._round(ended)
-            except ReplacedError as error:
-                self._say(str(error))
-                return
+            result = self._round(ended)
+            if ended:
+                page.begin()
             if ended and not result.failure:
                 assert self.shipper is not None
-                with self.shipper.making_page(self._left_s):
-                    self.shipper.register_champion(load_code)
-                return
+                self.shipper.register_champion(load_code)
+                break
             if self.deadline is None:
                 continue
             if time.monotonic() > self.deadline:
-                return
+                break
             if result.unreachable and self.fruitless >= LAST_TRIES:
-                return
+                break
             time.sleep(min(self.wait_s, LONGEST_LAST_WAIT_S) if result.failure else 0.2)
+        if page.is_made(self._left_s()) and not result.failure:
+            self._round(ended)
+        if page.is_lost and self.shipper:
+            self.shipper.note_lost_page()
 
     def _left_s(self) -> float:
         assert self.deadline is not None

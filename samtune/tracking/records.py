@@ -60,7 +60,6 @@ class Shipped:
         parent: the study's own run.
         study_file, confirmation, page: the digests of the study file, `confirm.json` and
             `report.html` it has.
-        page_session: after which session the study's page was last made by shipping.
         view: the digest of the view of the study's run table.
         champion: the trial and epoch of the model that was registered or tried.
         problems: what it does not take for good, by name.
@@ -72,7 +71,6 @@ class Shipped:
     study_file: str = ""
     confirmation: str = ""
     page: str = ""
-    page_session: int | None = None
     view: str = ""
     summary: dict[str, Any] | None = None
     champion: dict[str, Any] | None = None

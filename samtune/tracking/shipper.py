@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +16,7 @@ from samtune.errors import SamtuneError
 from samtune.secrets import without_password
 from samtune.study.folder import StudyFolder
 from samtune.study.lease import lock_of
-from samtune.study.manifest import CONFIRM_FILE, REPORT_FILE
+from samtune.study.manifest import REPORT_FILE
 from samtune.study.study import Study, Trial
 from samtune.tracking.champion import register, rename_model
 from samtune.tracking.faults import is_refusal, is_unanswered, is_unreachable, words
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
 
 UNANSWERED_IN_A_ROW = 3
 FRUITLESS_ROUNDS = 5
-PAGE_S = 300.0
 NOT_REGISTERED = "the best trial's model is not registered"
 
 
@@ -83,8 +79,7 @@ def _sync(folder: StudyFolder, store: Store) -> int:
             raise SamtuneError(f"MLflow at {store.address}: {result.failure}")
         time.sleep(fruitless)
     if not folder.is_running:
-        with shipper.making_page(lambda: PAGE_S):
-            shipper.register_champion()
+        shipper.register_champion()
     return sent
 
 
@@ -206,46 +201,11 @@ class Shipper:
             self.shipped.champion = champion
         self.shipped.write(self.folder.root)
 
-    @contextmanager
-    def making_page(self, timeout_s: Callable[[], float]) -> Iterator[None]:
-        """Has the study's page made while the body runs, and ships it, if it is to be made.
-
-        It is where `study.report` asks for it, once after each session that ends the study. By a
-        process of its own: the plots' libraries have no place in this one's memory, and what makes
-        pages stands above what ships them.
-
-        Args:
-            timeout_s: how long to wait for it once the body has run.
-        """
-        self._check_folder()
-        study = self._reader.read()
-        is_concluded = not study.config.confirm or (self.folder.root / CONFIRM_FILE).exists()
-        is_wanted = study.config.study.report and not study.left and is_concluded
-        if not is_wanted or self.shipped.page_session == study.session:
-            yield
-            return
-        command = [sys.executable, "-m", "samtune.report", str(self.folder.root)]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            yield
-            try:
-                _, said = process.communicate(timeout=timeout_s())
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                said = str(error)
-        if process.returncode == 0:
-            self.shipped.page_session = study.session
-            self.ship(whole=True)
-        else:
-            again = self.folder.command("report")
-            self.shipped.problems[REPORT_FILE] = f"could not be made; `{again}` tries again"
-            self.log(said)
-            self.shipped.write(self.folder.root)
+    def note_lost_page(self) -> None:
+        """Says at the session's end that its page could not be made."""
+        again = self.folder.command("report")
+        self.shipped.problems[REPORT_FILE] = f"could not be made; `{again}` tries again"
+        self.shipped.write(self.folder.root)
 
     def _check_folder(self) -> None:
         try:

@@ -43,6 +43,7 @@ TOLD_AS = {
 STARTUP_TRIALS = {"tpe": 10, "cmaes": 10, "gp": 6}  # points of a Sobol sequence, before they learn
 REDRAWS = 20
 MOST_LEARNED = 1000  # trials that TPE learns from: a draw takes longer with each of them
+GOOD = 25  # as many as Optuna's TPE takes for good ones at most; it learns from all of those
 
 
 class Sampler:
@@ -226,14 +227,13 @@ class Sampler:
         return learned
 
     def _told(self, worth: Mapping[int, float]) -> Collection[int]:
-        """The numbers of those that are learned from: the best tenth, an even share of the others.
-
-        TPE takes no more than the best 25 for good ones, so of those it sees all.
-        """
+        """The numbers of those that are learned from: the best, and an even share of the others."""
         if self.config.study.sampler != "tpe" or len(worth) <= MOST_LEARNED:
             return worth
         sign = -1 if self.config.mode == "max" else 1
-        best = nsmallest(MOST_LEARNED // 10, worth, key=lambda number: sign * worth[number])
+        best = nsmallest(
+            min(GOOD, MOST_LEARNED // 10), worth, key=lambda number: sign * worth[number]
+        )
         others = sorted(worth.keys() - best)
         return {*best, *thinned(others, MOST_LEARNED - len(best))}
 

@@ -72,7 +72,7 @@ def test_what_is_read_is_what_was_found_to_the_last_bit(
 
 @pytest.mark.usefixtures("settled")
 def test_a_kept_answer_is_shown_without_importing_what_computes_it(folder: StudyFolder) -> None:
-    """It takes a third of the time of `samtune show`."""
+    """It takes a fifth of the time of `samtune show`."""
     answer(_read(folder))
     code = (
         "import sys; from samtune.study import index; index.SETTLED_NS = -1; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mlflow
+
 from samtune import tracking
 from samtune.study.folder import StudyFolder
 from samtune.study.storage import storage_path
@@ -14,7 +16,9 @@ def test_it_is_followed_by_a_process_whose_copy_begins_empty(
     s3: S3, study_config: Make, uri: str
 ) -> None:
     storage = storage_path(f"s3://{s3.new_bucket()}/studies")
-    config = study_config(("study: {", "study: {register_model: false, "))
+    config = study_config(
+        ("trials: 4", "trials: 2, baseline: false, register_model: false"), (", report: false", "")
+    )
     folder = write_study(StudyFolder.create(storage, config), {"t0001": 3, "t0002": 3})
     with tracking.following(folder.root):
         pass
@@ -23,3 +27,5 @@ def test_it_is_followed_by_a_process_whose_copy_begins_empty(
     assert set(runs) == {"study", "t0001", "t0002"}
     assert runs["t0001"].data.metrics["val_accuracy"] == 0.3
     assert runs["t0001"].info.status == "FINISHED"
+    artifacts = runs["study"].info.artifact_uri
+    assert "t0001" in mlflow.artifacts.load_text(f"{artifacts}/report.html")

@@ -522,36 +522,3 @@ def test_an_ended_trial_that_changes_all_the_same_is_seen_in_its_turn(
     assert shipper.ship().sent == 5
     append(trial, 2)  # by a worker that was held up
     assert sorted(shipper.ship().sent for _ in range(2)) == [0, 1]
-
-
-def _make_page(shipper: Shipper, timeout_s: float = 120) -> None:
-    with shipper.making_page(lambda: timeout_s):
-        pass
-
-
-def test_a_study_that_asks_for_its_page_has_it_in_mlflow_at_its_end(
-    tmp_path: Path, study_config: Make, uri: str
-) -> None:
-    config = study_config(("trials: 4", "trials: 1, baseline: false"), (", report: false", ""))
-    folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 1})
-    shipper = Shipper(folder, uri)
-    shipper.ship()
-    _make_page(shipper)
-    assert not (folder.root / "report.html").exists()  # its trial was interrupted
-    folder.trial("t0001").end(Outcome("finished", 1))
-    shipper.ship()
-    _make_page(shipper)
-    artifacts = mlflow.MlflowClient(uri).list_artifacts(runs_of(uri)["study"].info.run_id)
-    assert "report.html" in {artifact.path for artifact in artifacts}
-
-
-def test_a_page_that_cannot_be_made_in_time_is_said(
-    tmp_path: Path, study_config: Make, uri: str
-) -> None:
-    config = study_config(("trials: 4", "trials: 1, baseline: false"), (", report: false", ""))
-    folder = write_study(StudyFolder.create(tmp_path, config), {"t0001": 3})
-    shipper = Shipper(folder, uri)
-    shipper.ship()
-    _make_page(shipper, timeout_s=0.05)
-    (note,) = report(folder.root).notes
-    assert note.startswith("MLflow: report.html: could not be made; `samtune report tiny --stor")

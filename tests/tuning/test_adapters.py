@@ -70,9 +70,10 @@ def test_a_worker_gets_a_placement_that_is_rays_own_and_equal() -> None:
 def test_what_ray_does_before_the_first_trial_imports_no_mlflow() -> None:
     code = """
 import sys
+from ray import tune
 import samtune.tuning.adapters
 from ray.air._internal import usage
-usage.tag_callbacks([])
+usage.tag_callbacks([tune.Callback()])
 assert "ray.tune.tune" in sys.modules
 print("mlflow" in sys.modules)
 """
