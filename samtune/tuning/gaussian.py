@@ -22,6 +22,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from samtune.analysis.axes import axes_of, matrix
+from samtune.analysis.scores import thinned
 from samtune.config.schema import StudyConfig
 from samtune.config.space import Choice
 from samtune.tuning.space import coordinates, to_unit, values_at
@@ -90,11 +91,8 @@ def thompson(
 
 def _thinned(best_first: Sequence[Seen]) -> list[Seen]:
     """The better two thirds of what can be learned from, and some of the others."""
-    if len(best_first) <= MOST:
-        return list(best_first)
     best, rest = best_first[: MOST * 2 // 3], best_first[MOST * 2 // 3 :]
-    left = MOST - len(best)
-    return [*best, *(rest[i * len(rest) // left] for i in range(left))]
+    return [*best, *thinned(rest, MOST - len(best))]
 
 
 def _candidates(

@@ -231,9 +231,7 @@ class Sampler:
         if self.config.study.sampler != "tpe" or len(worth) <= MOST_LEARNED:
             return worth
         sign = -1 if self.config.mode == "max" else 1
-        best = nsmallest(
-            min(GOOD, MOST_LEARNED // 10), worth, key=lambda number: sign * worth[number]
-        )
+        best = nsmallest(GOOD, worth, key=lambda number: sign * worth[number])
         others = sorted(worth.keys() - best)
         return {*best, *thinned(others, MOST_LEARNED - len(best))}
 
